@@ -1,0 +1,1 @@
+//! Empty: the manifests beside this file exist to be fetched.

@@ -1,0 +1,278 @@
+#include "shim.h"
+
+#include <memory>
+#include <string>
+
+#include "caught.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/c/private/mlx.h"
+#include "mlx/mlx.h"
+#include "mlx/primitives.h"
+#include "mlx/transforms_impl.h"
+
+namespace mx = mlx::core;
+
+namespace {
+
+struct LastError {
+  int kind = -1;
+  std::string text;
+};
+
+LastError& last_error() {
+  static thread_local LastError error;
+  return error;
+}
+
+// Runs `body`; an exception becomes this thread's last error.
+template <typename F>
+int guard(F&& body) noexcept {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& e) {
+    mlx_shim_caught(e);
+  } catch (...) {
+    mlx_shim_set_error(0, "unknown C++ exception");
+  }
+  return 1;
+}
+
+using ArrayFunction =
+    std::function<std::vector<mx::array>(const std::vector<mx::array>&)>;
+
+class HostOp : public mx::Primitive {
+ public:
+  HostOp(
+      mx::Stream stream,
+      std::string name,
+      mlx_shim_kernel kernel,
+      std::shared_ptr<void> payload,
+      std::vector<uint64_t> params,
+      ArrayFunction fallback)
+      : mx::Primitive(stream),
+        name_(std::move(name)),
+        kernel_(kernel),
+        payload_(std::move(payload)),
+        params_(std::move(params)),
+        fallback_(std::move(fallback)) {}
+
+  void eval_cpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    for (auto& out : outputs) {
+      out.set_data(mx::allocator::malloc(out.nbytes()));
+      encoder.set_output_array(out);
+    }
+    std::vector<mx::array> in_refs;
+    for (auto& in : inputs) {
+      encoder.set_input_array(in);
+      in_refs.push_back(mx::array::unsafe_weak_copy(in));
+    }
+    std::vector<mx::array> out_refs;
+    for (auto& out : outputs) {
+      out_refs.push_back(mx::array::unsafe_weak_copy(out));
+    }
+    encoder.dispatch([name = name_,
+                      kernel = kernel_,
+                      payload = payload_,
+                      ins = std::move(in_refs),
+                      outs = std::move(out_refs)]() mutable {
+      auto views = [](std::vector<mx::array>& arrays) {
+        std::vector<mlx_shim_view> result;
+        result.reserve(arrays.size());
+        for (auto& a : arrays) {
+          result.push_back(
+              {a.data<char>(),
+               a.shape().data(),
+               a.strides().data(),
+               a.ndim(),
+               a.size(),
+               mlx_dtype_to_c(a.dtype())});
+        }
+        return result;
+      };
+      auto in_views = views(ins);
+      auto out_views = views(outs);
+      char error[512] = {0};
+      if (kernel(
+              payload.get(),
+              in_views.data(),
+              in_views.size(),
+              out_views.data(),
+              out_views.size(),
+              error,
+              sizeof(error))) {
+        throw std::runtime_error("[" + name + "] " + error);
+      }
+    });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
+      override {
+    throw std::runtime_error("[" + name_ + "] is a CPU kernel");
+  }
+
+  std::vector<mx::array> jvp(
+      const std::vector<mx::array>& primals,
+      const std::vector<mx::array>& tangents,
+      const std::vector<int>& argnums) override {
+    auto over = [&](const std::vector<mx::array>& selected) {
+      return fallback_(merge(primals, selected, argnums));
+    };
+    return mx::jvp(over, select(primals, argnums), tangents).second;
+  }
+
+  std::vector<mx::array> vjp(
+      const std::vector<mx::array>& primals,
+      const std::vector<mx::array>& cotangents,
+      const std::vector<int>& argnums,
+      const std::vector<mx::array>&) override {
+    auto over = [&](const std::vector<mx::array>& selected) {
+      return fallback_(merge(primals, selected, argnums));
+    };
+    return mx::vjp(over, select(primals, argnums), cotangents).second;
+  }
+
+  std::pair<std::vector<mx::array>, std::vector<int>> vmap(
+      const std::vector<mx::array>& inputs,
+      const std::vector<int>& axes) override {
+    auto [trace_in, trace_out] =
+        mx::detail::vmap_trace(fallback_, inputs, axes);
+    std::vector<int> out_axes(trace_out.size(), 0);
+    auto outs = mx::detail::vmap_replace(
+        inputs, trace_in, trace_out, axes, out_axes);
+    return {std::move(outs), std::move(out_axes)};
+  }
+
+  const char* name() const override {
+    return name_.c_str();
+  }
+
+  bool is_equivalent(const mx::Primitive& other) const override {
+    auto* op = dynamic_cast<const HostOp*>(&other);
+    return op && op->kernel_ == kernel_ && op->params_ == params_;
+  }
+
+ private:
+  static std::vector<mx::array> select(
+      const std::vector<mx::array>& arrays,
+      const std::vector<int>& argnums) {
+    std::vector<mx::array> result;
+    for (auto i : argnums) {
+      result.push_back(arrays[i]);
+    }
+    return result;
+  }
+
+  static std::vector<mx::array> merge(
+      std::vector<mx::array> primals,
+      const std::vector<mx::array>& selected,
+      const std::vector<int>& argnums) {
+    for (size_t i = 0; i < argnums.size(); i++) {
+      primals[argnums[i]] = selected[i];
+    }
+    return primals;
+  }
+
+  std::string name_;
+  mlx_shim_kernel kernel_;
+  std::shared_ptr<void> payload_;
+  std::vector<uint64_t> params_;
+  ArrayFunction fallback_;
+};
+
+} // namespace
+
+extern "C" void mlx_shim_set_error(int kind, const char* text) {
+  auto& error = last_error();
+  error.kind = kind;
+  error.text = text;
+}
+
+extern "C" int mlx_shim_take_error(const char** text, size_t* len) {
+  auto& error = last_error();
+  *text = error.text.c_str();
+  *len = error.text.size();
+  int kind = error.kind;
+  error.kind = -1;
+  return kind;
+}
+
+extern "C" const void* mlx_shim_array_data(mlx_array a) {
+  if (!a.ctx) {
+    return nullptr;
+  }
+  auto& array = mlx_array_get_(a);
+  return array.has_primitive() && !array.is_available()
+      ? nullptr
+      : static_cast<const void*>(array.data<char>());
+}
+
+extern "C" const int64_t* mlx_shim_array_strides(mlx_array a) {
+  return mlx_array_get_(a).strides().data();
+}
+
+extern "C" int mlx_shim_array_status(mlx_array a) {
+  auto& array = mlx_array_get_(a);
+  if (array.is_available()) {
+    return 2;
+  }
+  return array.status() == mx::array::Status::unscheduled ? 0 : 1;
+}
+
+extern "C" uintptr_t mlx_shim_array_id(mlx_array a) {
+  return mlx_array_get_(a).id();
+}
+
+extern "C" mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b) {
+  return mlx_dtype_to_c(mx::promote_types(mlx_dtype_to_cpp(a), mlx_dtype_to_cpp(b)));
+}
+
+extern "C" int mlx_shim_random_next_key(mlx_array* res) {
+  return guard([&] {
+    mlx_array_set_(*res, mx::random::KeySequence::default_().next());
+  });
+}
+
+extern "C" int mlx_shim_host_op(
+    mlx_vector_array* res,
+    const char* name,
+    const mlx_vector_array inputs,
+    const mlx_shim_output* outputs,
+    size_t n_outputs,
+    mlx_shim_kernel kernel,
+    void* payload,
+    void (*dtor)(void*),
+    const uint64_t* params,
+    size_t n_params,
+    const mlx_closure fallback,
+    const mlx_stream s) {
+  return guard([&] {
+    std::shared_ptr<void> owned(payload, dtor);
+    auto stream = mlx_stream_get_(s);
+    std::vector<mx::array> contiguous;
+    for (auto& in : mlx_vector_array_get_(inputs)) {
+      contiguous.push_back(mx::contiguous(in, false, stream));
+    }
+    std::vector<mx::Shape> shapes;
+    std::vector<mx::Dtype> dtypes;
+    for (size_t i = 0; i < n_outputs; i++) {
+      auto& out = outputs[i];
+      shapes.emplace_back(out.shape, out.shape + out.ndim);
+      dtypes.push_back(mlx_dtype_to_cpp(out.dtype));
+    }
+    auto primitive = std::make_shared<HostOp>(
+        stream,
+        name,
+        kernel,
+        std::move(owned),
+        std::vector<uint64_t>(params, params + n_params),
+        mlx_closure_get_(fallback));
+    mlx_vector_array_set_(
+        *res,
+        mx::array::make_arrays(
+            std::move(shapes), dtypes, primitive, std::move(contiguous)));
+  });
+}

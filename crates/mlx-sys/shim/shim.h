@@ -1,0 +1,86 @@
+// What mlx-c lacks against the C++ library. Each entry names its gap, so that it can retire.
+//
+// Every function that can fail returns 0, or 1 after `mlx_shim_set_error`. Nothing unwinds out.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mlx/c/mlx.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Gap: mlx-c loses the exception's class and passes its text as a printf format.
+// Kinds: 0 runtime, 1 invalid argument, 2 out of range, 3 out of memory, 4 system.
+void mlx_shim_set_error(int kind, const char* text);
+// Moves out this thread's last error: its kind, or -1 where there is none. `text` is valid until
+// the next error of this thread.
+int mlx_shim_take_error(const char** text, size_t* len);
+
+// Gap: mlx-c has no accessors for float16 and bfloat16 outside ARM, and none for the storage.
+// The data pointer of an evaluated array, whatever its dtype; null when it has no data yet.
+const void* mlx_shim_array_data(mlx_array a);
+// Element strides; mlx-c's own accessor gives them as unsigned, yet a flipped view has negative ones.
+const int64_t* mlx_shim_array_strides(mlx_array a);
+// 0 unscheduled, 1 evaluated or on its way, 2 available.
+int mlx_shim_array_status(mlx_array a);
+// Identity of the array's node in the graph.
+uintptr_t mlx_shim_array_id(mlx_array a);
+
+// Gap: mlx-c has no dtype promotion.
+mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b);
+
+// Gap: mlx-c has no access to the default random key's state, only to its seed.
+int mlx_shim_random_next_key(mlx_array* res);
+
+// Gap: mlx-c has no custom primitive.
+typedef struct mlx_shim_view_ {
+  void* data;
+  const int32_t* shape;
+  const int64_t* strides;
+  size_t ndim;
+  size_t size;
+  mlx_dtype dtype;
+} mlx_shim_view;
+
+// Returns 0, or 1 after writing a NUL-terminated text of at most `error_len` bytes to `error`.
+typedef int (*mlx_shim_kernel)(
+    const void* payload,
+    const mlx_shim_view* inputs,
+    size_t n_inputs,
+    const mlx_shim_view* outputs,
+    size_t n_outputs,
+    char* error,
+    size_t error_len);
+
+typedef struct mlx_shim_output_ {
+  const int32_t* shape;
+  size_t ndim;
+  mlx_dtype dtype;
+} mlx_shim_output;
+
+// Makes a node of the graph that runs `kernel` on the CPU stream `s`. Inputs reach the kernel row
+// contiguous; outputs are freshly allocated and row contiguous. `fallback` maps the inputs to the
+// same outputs by ordinary ops and serves vmap, jvp and vjp. Two nodes are the same to `compile`
+// when kernel and `params` (`n_params` numbers that determine the payload) agree.
+// `payload` is released through `dtor` in every case, failure included.
+int mlx_shim_host_op(
+    mlx_vector_array* res,
+    const char* name,
+    const mlx_vector_array inputs,
+    const mlx_shim_output* outputs,
+    size_t n_outputs,
+    mlx_shim_kernel kernel,
+    void* payload,
+    void (*dtor)(void*),
+    const uint64_t* params,
+    size_t n_params,
+    const mlx_closure fallback,
+    const mlx_stream s);
+
+#ifdef __cplusplus
+}
+#endif
