@@ -1,0 +1,105 @@
+//! Mends a pre-tokenizer that was converted with another model's splitting rule.
+//!
+//! Some releases of transformers wrote Mistral's tokenizers with the rule of Llama 3, which joins
+//! digits in threes and ignores case boundaries; the model then reads tokens it never saw in
+//! training. A tokenizer counts as affected when its configuration names a Mistral model and one
+//! of those releases, and its vocabulary is Mistral's large one.
+
+use serde_json::Value;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+
+/// Mistral's own rule: letters split where the case rises, digits one by one.
+const PATTERN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+/// The releases of transformers that wrote the wrong rule, both included.
+const AFFECTED: ((u32, u32, u32), (u32, u32, u32)) = ((4, 39, 0), (4, 57, 2));
+
+/// Below this size a vocabulary is one of Mistral's older ones, which have no such rule.
+const MIN_VOCAB_SIZE: usize = 100_000;
+
+/// Replaces the rule if the tokenizer is affected; returns whether it did.
+pub(super) fn pre_tokenizer(tokenizer: &mut Tokenizer, config: Option<Value>) -> bool {
+    let Some(config) = config else { return false };
+    if !is_affected(&config)
+        || tokenizer.get_vocab_size(true) <= MIN_VOCAB_SIZE
+        || tokenizer.token_to_id("[INST]").is_none()
+    {
+        return false;
+    }
+    let Some(current) = tokenizer.get_pre_tokenizer().cloned() else { return false };
+    let pattern = SplitPattern::Regex(PATTERN.to_owned());
+    let Ok(split) = Split::new(pattern, SplitDelimiterBehavior::Isolated, false) else {
+        return false;
+    };
+    let mended = mend(current.clone(), split.into());
+    let changed = serde_json::to_value(&mended).ok() != serde_json::to_value(&current).ok();
+    if changed {
+        tokenizer.with_pre_tokenizer(Some(mended));
+    }
+    changed
+}
+
+fn mend(current: PreTokenizerWrapper, split: PreTokenizerWrapper) -> PreTokenizerWrapper {
+    let rest = match current {
+        PreTokenizerWrapper::Sequence(sequence) => {
+            let mut all: Vec<PreTokenizerWrapper> = sequence.as_ref().to_vec();
+            match all.first_mut() {
+                Some(first) => *first = split,
+                None => all.push(split),
+            }
+            return Sequence::new(all).into();
+        }
+        // Metaspace after a split loses the spaces.
+        PreTokenizerWrapper::Metaspace(_) => ByteLevel::new(false, true, false).into(),
+        other => other,
+    };
+    Sequence::new(vec![split, rest]).into()
+}
+
+/// `model_type` also allows llama, as which Mistral models are often converted: the vocabulary
+/// tells them from Llama 3.
+fn is_affected(config: &Value) -> bool {
+    const MODEL_TYPES: [&str; 6] =
+        ["mistral", "mistral3", "ministral", "pixtral", "voxtral", "llama"];
+    let model_type = config["model_type"].as_str().unwrap_or_default();
+    let version = config["transformers_version"].as_str().and_then(release);
+    MODEL_TYPES.contains(&model_type)
+        && version.is_some_and(|version| AFFECTED.0 <= version && version <= AFFECTED.1)
+}
+
+/// Reads the first three numbers of a version such as `4.51.0.dev0`.
+fn release(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_releases_that_wrote_the_wrong_rule_are_affected() {
+        for (model_type, version, affected) in [
+            ("mistral", "4.39.0", true),
+            ("mistral3", "4.57.2", true),
+            ("llama", "4.50.0.dev0", true),
+            ("mistral", "4.38.9", false),
+            ("mistral", "4.57.3", false),
+            ("mistral", "5.0.0", false),
+            ("qwen3", "4.51.0", false),
+            ("mistral", "new", false),
+        ] {
+            let config =
+                serde_json::json!({"model_type": model_type, "transformers_version": version});
+            assert_eq!(is_affected(&config), affected, "{model_type} {version}");
+        }
+    }
+}
