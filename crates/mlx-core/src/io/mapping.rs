@@ -203,7 +203,9 @@ mod tests {
     #[test]
     fn refuses_what_is_not_a_regular_file() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Mapping::open(dir.path()).unwrap_err().kind(), ErrorKind::Io);
+        let error = Mapping::open(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().ends_with(": not a regular file"), "{error}");
         let absent = Mapping::open(dir.path().join("absent")).unwrap_err();
         assert_eq!(absent.kind(), ErrorKind::NotFound);
     }

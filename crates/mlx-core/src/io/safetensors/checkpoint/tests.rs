@@ -49,7 +49,7 @@ fn check_refused(dir: &TempDir, kind: ErrorKind, fragments: &[&str]) {
 
 #[test]
 fn chooses_files() {
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["model.safetensors"], &["model.safetensors"]),
         (
             &[
@@ -64,9 +64,10 @@ fn chooses_files() {
             &["weights.safetensors", "b.safetensors", "consolidated.safetensors"],
             &["b.safetensors", "weights.safetensors"],
         ),
+        (&["._w.safetensors", "w.safetensors"], &["w.safetensors"]),
         (&["consolidated.safetensors"], &["consolidated.safetensors"]),
         (
-            &["model.safetensors", ".model.safetensors", "model.safetensors.tmp"],
+            &["model.safetensors", "._model.safetensors", "model.safetensors.tmp"],
             &["model.safetensors"],
         ),
         (

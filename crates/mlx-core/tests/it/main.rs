@@ -1,0 +1,3 @@
+//! The integration tests of mlx-core, one module per subject.
+
+mod safetensors;
