@@ -78,11 +78,12 @@ pub struct RenderOptions {
     /// Leaves the last message open, so that the model continues it. Excludes
     /// [`RenderOptions::add_generation_prompt`].
     pub continue_final_message: bool,
-    /// Whether a model that can think does. When absent, it does.
+    /// Whether a model that can think does. When absent, it does (see
+    /// [`ChatTemplate::with_thinking`]).
     pub enable_thinking: Option<bool>,
     /// The time that templates with a date in them see; UTC now when absent.
     pub now: Option<LocalTime>,
-    /// Further variables. They go before the special tokens, but not before the rest.
+    /// Further variables. They hide special tokens and `enable_thinking`, not the conversation.
     pub extra: Map<String, Value>,
 }
 
@@ -165,11 +166,16 @@ impl ChatTemplate {
         }
     }
 
-    /// Sets what the model's tokenizer knows: its special tokens by name, which templates use as
-    /// variables, and whether the model thinks unless told otherwise.
+    /// Sets the tokenizer's special tokens by name, which templates use as variables.
     #[must_use]
-    pub fn with_defaults(mut self, special_tokens: Map<String, Value>, thinks: bool) -> Self {
+    pub fn with_special_tokens(mut self, special_tokens: Map<String, Value>) -> Self {
         self.special_tokens = special_tokens;
+        self
+    }
+
+    /// Sets what `enable_thinking` is where [`RenderOptions`] leave it open.
+    #[must_use]
+    pub fn with_thinking(mut self, thinks: bool) -> Self {
         self.thinks = Some(thinks);
         self
     }

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, ModelWrapper};
 
@@ -111,7 +112,7 @@ impl Tokenizer {
         tokenizer.thinking = Thinking::detect(&tokenizer, chat_template.as_ref());
         tokenizer.chat_template = chat_template.map(|template| {
             let thinks = tokenizer.thinking.is_some();
-            template.with_defaults(tokenizer.special_tokens.clone(), thinks)
+            template.with_special_tokens(tokenizer.special_tokens.clone()).with_thinking(thinks)
         });
         Ok(tokenizer)
     }
@@ -235,13 +236,64 @@ impl fmt::Debug for Tokenizer {
 
 fn read_tokenizer(files: &ModelFiles) -> Result<tokenizers::Tokenizer> {
     let Some(bytes) = files.read("tokenizer.json")? else { return Err(no_tokenizer(files)) };
-    // Parsed twice, because the crate's own reader names neither line nor the cause.
-    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+    // Parsed twice, because the crate's own reader names no line and panics at some of this.
+    serde_json::from_slice::<AnyJson>(&bytes)
         .map_err(|e| crate::files::json_error(files.describe("tokenizer.json"), &e))?;
     tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| {
         Error::format(files.describe("tokenizer.json"), e)
             .with_hint("the file may be damaged, or newer than this program")
     })
+}
+
+/// Reads any JSON and keeps none of it. Unlike serde's `IgnoredAny` it looks into texts.
+struct AnyJson;
+
+impl<'de> Deserialize<'de> for AnyJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyJson)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyJson {
+    type Value = AnyJson;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<AnyJson, E> {
+        Ok(AnyJson)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<AnyJson, E> {
+        Ok(AnyJson)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<AnyJson, E> {
+        Ok(AnyJson)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<AnyJson, E> {
+        Ok(AnyJson)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<AnyJson, E> {
+        Ok(AnyJson)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<AnyJson, E> {
+        Ok(AnyJson)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<AnyJson, A::Error> {
+        while items.next_element::<AnyJson>()?.is_some() {}
+        Ok(AnyJson)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<AnyJson, A::Error> {
+        while entries.next_entry::<AnyJson, AnyJson>()?.is_some() {}
+        Ok(AnyJson)
+    }
 }
 
 fn no_tokenizer(files: &ModelFiles) -> Error {

@@ -67,6 +67,10 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
     env.set_unknown_method_callback(python::call_method);
     env.set_formatter(|out, _, value| out.write_str(&python::to_str(value)).map_err(Error::from));
     env.add_filter("tojson", python::tojson);
+    env.add_filter("escape", python::escape);
+    env.add_filter("e", python::escape);
+    env.add_filter("int", python::int);
+    env.add_filter("float", python::float);
     env.add_filter("string", |value: &Value| python::to_str(value).into_owned());
     env.add_test("sequence", |value: &Value| {
         value.is_undefined()

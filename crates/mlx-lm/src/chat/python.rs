@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use minijinja::value::{Kwargs, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
@@ -142,7 +142,8 @@ fn write_float(number: f64, out: &mut String) {
 }
 
 /// The `tojson` filter: `json.dumps` with its arguments, non-ASCII text kept unless asked.
-pub(super) fn tojson(args: minijinja::value::Rest<Value>) -> Result<String, Error> {
+pub(super) fn tojson(args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let args = args.into_values();
     let (args, kwargs): (&[Value], Kwargs) = from_args(&args)?;
     let Some((value, args)) = args.split_first() else {
         return Err(Error::from(ErrorKind::MissingArgument));
@@ -296,6 +297,50 @@ impl JsonWriter {
     }
 }
 
+/// The `int` filter: what is no number becomes `default`, or 0.
+pub(super) fn int(value: &Value, default: Option<Value>) -> Value {
+    let number = match value.as_str().map(str::trim) {
+        Some(text) => text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().and_then(truncate)),
+        None if value.kind() == ValueKind::Bool => Some(i64::from(value.is_true())),
+        None if value.is_integer() => return value.clone(),
+        None => f64::try_from(value.clone()).ok().and_then(truncate),
+    };
+    number.map(Value::from).or(default).unwrap_or(Value::from(0))
+}
+
+fn truncate(number: f64) -> Option<i64> {
+    (number.abs() < 9e18).then_some(number as i64)
+}
+
+/// The `float` filter: what is no number becomes `default`, or 0.0.
+pub(super) fn float(value: &Value, default: Option<Value>) -> Value {
+    let number = match value.as_str().map(str::trim) {
+        Some(text) => text.parse().ok(),
+        None if value.kind() == ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        None => f64::try_from(value.clone()).ok(),
+    };
+    number.map(Value::from).or(default).unwrap_or(Value::from(0.0))
+}
+
+/// The `escape` filter, with the numbers that MarkupSafe writes for quotes.
+pub(super) fn escape(value: &Value) -> Value {
+    if value.is_safe() {
+        return value.clone();
+    }
+    let mut out = String::new();
+    for c in to_str(value).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    Value::from_safe_string(out)
+}
+
 /// Calls a Python method on text, a list or a dictionary.
 pub(super) fn call_method(
     state: &mut State,
@@ -362,14 +407,17 @@ fn str_method(s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Er
             let separator = text_arg(args)?;
             let (a, b) = s.split_once(separator).unwrap_or((s, ""));
             let found = a.len() < s.len();
-            [a, if found { separator } else { "" }, b].into_iter().collect()
+            Tuple::from([a, if found { separator } else { "" }, b].map(Value::from)).into()
         }
         "rpartition" => {
             let separator = text_arg(args)?;
             let (a, b) = s.rsplit_once(separator).unwrap_or(("", s));
             let found = b.len() < s.len();
-            [a, if found { separator } else { "" }, b].into_iter().collect()
+            Tuple::from([a, if found { separator } else { "" }, b].map(Value::from)).into()
         }
+        // DIFFERENCE: Python also knows digits of other scripts here.
+        "isdigit" | "isdecimal" => Value::from(!s.is_empty() && s.chars().all(|c| c.is_ascii_digit())),
+        "title" => title(s).into(),
         "casefold" => Value::from(s.to_lowercase()),
         "swapcase" => s
             .chars()
@@ -396,6 +444,20 @@ fn text_argument(value: &Value) -> Result<&str, Error> {
 fn char_index(s: &str, at: Option<usize>) -> Result<Value, Error> {
     let at = at.ok_or_else(|| missing("the text has no such part"))?;
     Ok(Value::from(s[..at].chars().count()))
+}
+
+/// Writes each run of letters with a capital; anything else ends a run.
+fn title(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    let mut inside = false;
+    for c in s.chars() {
+        match inside {
+            true => out.extend(c.to_lowercase()),
+            false => out.extend(c.to_uppercase()),
+        }
+        inside = c.is_alphabetic();
+    }
+    out
 }
 
 /// Splits at a separator, or at runs of white space; at most `limit` times, from either end.
