@@ -13,7 +13,16 @@ pub fn run(flags: &flags::Bindings) -> Result<ExitCode> {
         anyhow::bail!("libclang is missing\nhint: cargo xtask setup --dev");
     }
     let mut cargo = shell::cargo();
-    cargo.args(["run", "--quiet", "--package", "xtask", "--features", "bindings", "--", "bindings"]);
+    cargo.args([
+        "run",
+        "--quiet",
+        "--package",
+        "xtask",
+        "--features",
+        "bindings",
+        "--",
+        "bindings",
+    ]);
     if flags.check {
         cargo.arg("--check");
     }
@@ -67,6 +76,9 @@ mod generate {
             .allowlist_type("mlx_.*")
             .blocklist_item(".*(float16|bfloat16).*")
             .blocklist_item("mlx_array_empty")
+            .blocklist_type("FILE|_IO_.*|__off.*|__s?FILE.*|__sbuf|fpos_t")
+            .raw_line("/// A C stream, whose layout differs between systems.")
+            .raw_line("pub type FILE = ::std::os::raw::c_void;")
             .default_enum_style(bindgen::EnumVariation::Consts)
             .prepend_enum_name(false)
             .derive_default(false)

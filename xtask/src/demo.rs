@@ -1,5 +1,7 @@
 //! `cargo xtask demo`.
-use std::process::ExitCode;
-use anyhow::Result;
 use crate::flags;
-pub fn run(_: &flags::Demo) -> Result<ExitCode> { anyhow::bail!("not yet") }
+use anyhow::Result;
+use std::process::ExitCode;
+pub fn run(_: &flags::Demo) -> Result<ExitCode> {
+    anyhow::bail!("not yet")
+}

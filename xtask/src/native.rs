@@ -45,7 +45,8 @@ pub fn ensure() -> Result<()> {
 /// Lays out the sources of MLX and tells where.
 #[cfg(feature = "bindings")]
 pub fn sources() -> Result<std::path::PathBuf> {
-    let flags = flags::Native { backend: None, installed: None, sources_only: true, print_prefix: false };
+    let flags =
+        flags::Native { backend: None, installed: None, sources_only: true, print_prefix: false };
     Ok(description(&flags)?.lay_out(&mut shell::step)?)
 }
 

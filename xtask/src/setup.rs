@@ -111,16 +111,26 @@ fn has_blas() -> bool {
     let headers = ["lapacke.h"]
         .iter()
         .all(|header| include.iter().any(|dir| Path::new(dir).join(header).exists()));
-    let libraries = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let libraries = [
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/local/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+    ];
     let has_blas = libraries.iter().any(|dir| {
-        has_file_starting(Path::new(dir), "libopenblas") || has_file_starting(Path::new(dir), "libblas")
+        has_file_starting(Path::new(dir), "libopenblas")
+            || has_file_starting(Path::new(dir), "libblas")
     });
     headers && has_blas
 }
 
 fn missing(developer: bool) -> Vec<&'static Need> {
-    let mut missing: Vec<_> =
-        NEEDS.iter().filter(|need| developer || !need.developer).filter(|n| !(n.is_there)()).collect();
+    let mut missing: Vec<_> = NEEDS
+        .iter()
+        .filter(|need| developer || !need.developer)
+        .filter(|n| !(n.is_there)())
+        .collect();
     if let Some(cmake) = NEEDS.iter().find(|need| need.apt == "cmake")
         && has_program("cmake")
         && !cmake_is_new()
@@ -162,7 +172,11 @@ fn install(missing: &[&Need]) -> Result<()> {
     let names: Vec<_> = missing.iter().map(|need| need.what).collect();
     shell::step(&format!("installing {}", names.join(", ")));
     let stop = || -> Result<()> {
-        bail!("missing: {}\nhint: run this, then try again:\n    {}", names.join(", "), advice(missing))
+        bail!(
+            "missing: {}\nhint: run this, then try again:\n    {}",
+            names.join(", "),
+            advice(missing)
+        )
     };
     if cfg!(target_os = "macos") {
         let brew = packages(missing, |need| need.brew);
@@ -195,11 +209,18 @@ fn install(missing: &[&Need]) -> Result<()> {
 /// Words before a command that needs root: none for root itself, sudo where it asks nothing.
 fn root_prefix() -> Option<Vec<&'static str>> {
     let quiet = |program: &str, arguments: &[&str]| {
-        Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()
+        Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()
     };
     let id = quiet("id", &["-u"])?;
     if id.stdout.trim_ascii() == b"0" {
         return Some(Vec::new());
     }
-    quiet("sudo", &["-n", "true"]).filter(|output| output.status.success()).map(|_| vec!["sudo", "-n"])
+    quiet("sudo", &["-n", "true"])
+        .filter(|output| output.status.success())
+        .map(|_| vec!["sudo", "-n"])
 }

@@ -1,4 +1,6 @@
 //! `cargo xtask tidy`.
-use std::process::ExitCode;
 use anyhow::Result;
-pub fn run() -> Result<ExitCode> { anyhow::bail!("not yet") }
+use std::process::ExitCode;
+pub fn run() -> Result<ExitCode> {
+    anyhow::bail!("not yet")
+}

@@ -1,1 +1,51 @@
-//! Safe arrays on MLX.
+//! Safe arrays on Apple's MLX: ops, layers, weights, files and CPU kernels.
+//!
+//! An [`Array`] is a lazy node of MLX's graph: an op makes a node, [`eval`] or a host read
+//! computes it. Every op returns a [`Result`]; nothing panics on input. Arrays belong to the
+//! thread that made them (`!Send`): MLX's streams and caches are per thread.
+//!
+//! ```
+//! use mlx_core::Array;
+//!
+//! # fn main() -> mlx_core::Result<()> {
+//! let x = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
+//! let y = (x.matmul(&x)? * 0.5)?.sum(0, false)?;
+//! assert_eq!(y.to_vec::<f32>()?, [11.0, 16.0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Start at [`Array`] and [`ops`]; [`nn`] and [`Weights`] are what model code is written with;
+//! [`io`] reads and writes checkpoints. Unsafe code lives in `ffi.rs`, in `kernels/` and in one
+//! helper of `io/`.
+
+mod array;
+mod device;
+mod dtype;
+mod error;
+mod ffi;
+pub mod io;
+mod kernels;
+pub mod memory;
+pub mod nn;
+pub mod ops;
+pub mod quantization;
+pub mod random;
+mod stream;
+pub mod transforms;
+mod weights;
+
+pub mod fast;
+
+pub use array::index::{Ellipsis, Index, IndexItem, NewAxis, Slice};
+pub use array::{Array, Axes, Complex32, Element, Operand, Scalar};
+pub use device::Device;
+pub use dtype::Dtype;
+pub use error::{Error, ErrorKind, Result};
+pub use quantization::{QuantMode, Quantization, QuantizationConfig};
+pub use stream::{Stream, with_device, with_stream};
+pub use transforms::{async_eval, eval};
+pub use weights::{Mismatch, Weights, WeightsReport};
+
+/// The version of MLX that this crate is built for.
+pub const MLX_VERSION: &str = "0.32.2";

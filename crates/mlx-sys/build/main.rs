@@ -14,9 +14,13 @@ use std::process::ExitCode;
 use native::{Backend, Build, Error, Prefix};
 
 fn main() -> ExitCode {
-    for name in
-        ["MLX_SYS_PREFIX", "MLX_SYS_CACHE", "MLX_SYS_INSTALLED", "MLX_SYS_BACKEND", "XDG_CACHE_HOME"]
-    {
+    for name in [
+        "MLX_SYS_PREFIX",
+        "MLX_SYS_CACHE",
+        "MLX_SYS_INSTALLED",
+        "MLX_SYS_BACKEND",
+        "XDG_CACHE_HOME",
+    ] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     for path in ["build", "native", "shim"] {
@@ -67,8 +71,7 @@ fn prefix() -> Result<Prefix, Error> {
 fn link(prefix: &Prefix) -> Result<(), Error> {
     let include = prefix.0.join("include");
     let path = prefix.0.join(Prefix::LINK);
-    let text =
-        fs::read_to_string(&path).map_err(|e| Error(format!("{}: {e}", path.display())))?;
+    let text = fs::read_to_string(&path).map_err(|e| Error(format!("{}: {e}", path.display())))?;
     let is_static = text.lines().any(|line| line == "static mlx");
 
     let mut shim = cc::Build::new();
@@ -76,6 +79,9 @@ fn link(prefix: &Prefix) -> Result<(), Error> {
     shim.define("NDEBUG", None).opt_level(2).warnings(false);
     if is_static {
         shim.define("MLX_STATIC", None);
+    }
+    if text.lines().any(|line| line == "backend cpu") {
+        shim.define("MLX_SHIM_CPU_ONLY", None);
     }
     shim.compile("mlx_shim");
 

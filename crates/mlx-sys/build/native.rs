@@ -159,7 +159,7 @@ impl Build {
             return Ok(prefix);
         }
         at(&self.cache, fs::create_dir_all(&self.cache))?;
-        let lock_path = prefix.0.with_extension("lock");
+        let lock_path = beside(&prefix.0, ".lock");
         let lock = at(&lock_path, File::create(&lock_path))?;
         if lock.try_lock().is_err() {
             log("another build of the same library is running, waiting for it");
@@ -169,7 +169,7 @@ impl Build {
             return Ok(prefix);
         }
         let vendor = self.lay_out(log)?;
-        let work = prefix.0.with_extension("build");
+        let work = beside(&prefix.0, ".build");
         let stage = work.join("stage");
         remove_dir(&stage)?;
         at(&work, fs::create_dir_all(&work))?;
@@ -195,11 +195,8 @@ impl Build {
             return Ok(vendor);
         }
         log("fetching the sources of MLX");
-        let [mlx_package, mlx_c_package, archives] = [
-            self.fetch(PACKAGES[0])?,
-            self.fetch(PACKAGES[1])?,
-            self.fetch(PACKAGES[2])?,
-        ];
+        let [mlx_package, mlx_c_package, archives] =
+            [self.fetch(PACKAGES[0])?, self.fetch(PACKAGES[1])?, self.fetch(PACKAGES[2])?];
         log("laying out the sources of MLX");
         remove_dir(&vendor)?;
         copy_tree(&mlx_package.join("vendor/mlx"), &vendor.join("mlx"))?;
@@ -226,9 +223,8 @@ impl Build {
             .arg("--manifest-path")
             .arg(&manifest)
             .stderr(Stdio::inherit());
-        let output = command
-            .output()
-            .map_err(|e| Error(format!("{}: {e}", Path::new(&cargo).display())))?;
+        let output =
+            command.output().map_err(|e| Error(format!("{}: {e}", Path::new(&cargo).display())))?;
         if !output.status.success() {
             return fail(format!(
                 "cargo could not fetch the package {package}, which carries native sources: \
@@ -311,7 +307,8 @@ impl Build {
     fn finish(&self, vendor: &Path, stage: &Path) -> Result<()> {
         let lib = stage.join("lib");
         copy_tree(&vendor.join("mlx-c/mlx/c"), &stage.join("include/mlx/c"))?;
-        let mut link = format!("backend {}\nsearch {{prefix}}/lib\nstatic mlxc\n", self.backend.name());
+        let mut link =
+            format!("backend {}\nsearch {{prefix}}/lib\nstatic mlxc\n", self.backend.name());
         if let Some(installed) = &self.installed {
             copy_tree(&installed.join("include"), &stage.join("include"))?;
             let _ = writeln!(link, "search {}\ndylib mlx", installed.join("lib").display());
@@ -361,7 +358,8 @@ impl Build {
         if self.backend == Backend::Cuda {
             let root = std::env::var("CUDA_HOME").unwrap_or_else(|_| "/usr/local/cuda".into());
             let _ = writeln!(link, "search {root}/lib64\nsearch {root}/lib64/stubs");
-            link += "dylib cudart\ndylib cublasLt\ndylib cufft\ndylib nvrtc\ndylib cudnn\ndylib cuda\n";
+            link +=
+                "dylib cudart\ndylib cublasLt\ndylib cufft\ndylib nvrtc\ndylib cudnn\ndylib cuda\n";
         }
         link += "dylib dl\ndylib pthread\ndylib m\n";
         Ok(link)
@@ -393,7 +391,8 @@ fn check_versions(vendor: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Replaces `mlx_error(e.what())`, which passes a text as a printf format, by our catch function.
+/// Two repairs: `mlx_error(e.what())`, which passes a text as a printf format, becomes our catch
+/// function; and the one header that uses `std::format` includes it.
 fn patch_mlx_c(dir: &Path) -> Result<()> {
     const FROM: &str = "mlx_error(e.what());";
     const TO: &str = "mlx_shim_caught(e);";
@@ -406,6 +405,9 @@ fn patch_mlx_c(dir: &Path) -> Result<()> {
             at(&path, fs::write(&path, text.replace(FROM, TO)))?;
         }
     }
+    let header = dir.join("private/io.h");
+    let text = at(&header, fs::read_to_string(&header))?;
+    at(&header, fs::write(&header, text.replacen("#include", "#include <format>\n#include", 1)))?;
     match patched {
         652 => Ok(()),
         n => fail(format!("{}: patched {n} catch blocks, expected 652", dir.display())),
@@ -418,8 +420,8 @@ fn blas_libraries(cmake_cache: &str) -> Vec<String> {
     for line in cmake_cache.lines() {
         let Some((name, value)) = line.split_once('=') else { continue };
         let name = name.split(':').next().unwrap_or_default();
-        let is_library =
-            (name.starts_with("LAPACK_") || name.starts_with("BLAS_")) && name.ends_with("_LIBRARY");
+        let is_library = (name.starts_with("LAPACK_") || name.starts_with("BLAS_"))
+            && name.ends_with("_LIBRARY");
         if is_library && value.starts_with('/') && !libraries.iter().any(|l| l == value) {
             libraries.push(value.to_owned());
         }
@@ -465,7 +467,7 @@ fn extract(archive: &Path, to: &Path) -> Result<()> {
     if let [only] = &entries[..]
         && only.is_dir()
     {
-        let aside = to.with_extension("extracted");
+        let aside = beside(to, ".extracted");
         remove_dir(&aside)?;
         at(only, fs::rename(only, &aside))?;
         remove_dir(to)?;
@@ -516,8 +518,18 @@ fn find_library(dir: &Path, name: &str) -> Result<PathBuf> {
         .map(|extension| dir.join(format!("lib{name}.{extension}")))
         .find(|path| path.is_file())
         .ok_or_else(|| {
-            Error(format!("{}: no lib{name}; expected the `mlx` directory of a wheel", dir.display()))
+            Error(format!(
+                "{}: no lib{name}; expected the `mlx` directory of a wheel",
+                dir.display()
+            ))
         })
+}
+
+/// `path` with `suffix` after its whole name, which may hold dots.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// FNV-1a: a stable name, not a protection; cargo checks the packages' hashes.

@@ -5,7 +5,11 @@
 
 #include "caught.h"
 #include "mlx/backend/cpu/encoder.h"
-#include "mlx/c/private/mlx.h"
+#include "mlx/c/private/array.h"
+#include "mlx/c/private/closure.h"
+#include "mlx/c/private/enums.h"
+#include "mlx/c/private/stream.h"
+#include "mlx/c/private/vector.h"
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
 #include "mlx/transforms_impl.h"
@@ -224,6 +228,42 @@ extern "C" int mlx_shim_array_status(mlx_array a) {
 
 extern "C" uintptr_t mlx_shim_array_id(mlx_array a) {
   return mlx_array_get_(a).id();
+}
+
+extern "C" int mlx_shim_array_wrap(
+    mlx_array* res,
+    void* data,
+    const int32_t* shape,
+    size_t ndim,
+    mlx_dtype dtype,
+    void* payload,
+    void (*dtor)(void*)) {
+  return guard([&] {
+    std::shared_ptr<void> owned(payload, dtor);
+    mx::Shape cpp_shape(shape, shape + ndim);
+    auto cpp_dtype = mlx_dtype_to_cpp(dtype);
+#ifdef MLX_SHIM_CPU_ONLY
+    // The CPU allocator's buffers point at a size header and their data follows it. Only the
+    // allocator frees by that header, and the deleter here replaces it.
+    mx::allocator::Buffer probe(data);
+    auto header = static_cast<char*>(probe.raw_ptr()) - static_cast<char*>(data);
+    mx::allocator::Buffer buffer(static_cast<char*>(data) - header);
+    mlx_array_set_(
+        *res,
+        mx::array(
+            buffer,
+            std::move(cpp_shape),
+            cpp_dtype,
+            [owned](mx::allocator::Buffer) mutable { owned.reset(); }));
+#else
+    mlx_array_set_(
+        *res,
+        mx::array(
+            data, std::move(cpp_shape), cpp_dtype, [owned](void*) mutable {
+              owned.reset();
+            }));
+#endif
+  });
 }
 
 extern "C" mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b) {

@@ -30,6 +30,19 @@ int mlx_shim_array_status(mlx_array a);
 // Identity of the array's node in the graph.
 uintptr_t mlx_shim_array_id(mlx_array a);
 
+// Gap: on a CPU-only build mlx-c's managed arrays copy. Wraps `nbytes` of memory that the caller
+// keeps alive until `dtor(payload)`; writable, because an update may reuse the buffer, and with at
+// least 16 readable bytes before `data`. Copies where the device's memory cannot be wrapped.
+// `dtor` runs in every case, failure included.
+int mlx_shim_array_wrap(
+    mlx_array* res,
+    void* data,
+    const int32_t* shape,
+    size_t ndim,
+    mlx_dtype dtype,
+    void* payload,
+    void (*dtor)(void*));
+
 // Gap: mlx-c has no dtype promotion.
 mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b);
 

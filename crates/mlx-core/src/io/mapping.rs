@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use memmap2::Mmap;
+use memmap2::{MmapMut, MmapOptions};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ pub struct Mapping {
 
 enum Bytes {
     Mapped {
-        map: Mmap,
+        map: MmapMut,
         // Held open so that `check_unchanged` asks about the mapped file and not about
         // whatever now bears its name.
         file: File,
@@ -110,14 +110,15 @@ impl fmt::Debug for Mapping {
     }
 }
 
-fn map_file(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the file was opened read-only by the caller and is mapped read-only, so nothing in
-    // this process writes through the mapping. What remains is the limit of every mapping, told
-    // in the documentation of `Mapping`: no portable call keeps another process from writing to
-    // or truncating the file. Only `u8` is read through `Mmap`, and every bit pattern is a `u8`,
-    // so a foreign write gives wrong numbers; a truncation gives SIGBUS, not a stray read.
-    // Weight files are written once and replaced by rename, which leaves the mapped file alone.
-    unsafe { Mmap::map(file) }
+fn map_file(file: &File) -> std::io::Result<MmapMut> {
+    // SAFETY: the file is mapped private: a write through the mapping, which MLX does when an
+    // update reuses a buffer, goes to this process's copy of the page and never to the file. What
+    // remains is the limit of every mapping, told in the documentation of `Mapping`: no portable
+    // call keeps another process from writing to or truncating the file. Only `u8` is read through
+    // it, and every bit pattern is a `u8`, so a foreign write gives wrong numbers; a truncation
+    // gives SIGBUS, not a stray read. Weight files are written once and replaced by rename, which
+    // leaves the mapped file alone.
+    unsafe { MmapOptions::new().map_copy(file) }
 }
 
 /// The bytes of one tensor: a range of a [`Mapping`], checked to lie inside it.
@@ -159,6 +160,20 @@ impl TensorBytes {
             _ => dtype.size(),
         };
         self.as_slice().as_ptr().addr().is_multiple_of(align)
+    }
+
+    /// Returns a pointer for an array that shares these bytes: only into a mapped file, where a
+    /// write stays private to this process, and only if aligned for `dtype` and behind the
+    /// sixteen bytes that the array's allocator may look at.
+    ///
+    /// The array may write through it once no other handle to it exists; [`as_slice`] is for
+    /// looking before that, not beside it.
+    ///
+    /// [`as_slice`]: TensorBytes::as_slice
+    pub(crate) fn writable_ptr(&self, dtype: Dtype) -> Option<*mut u8> {
+        let mapped = matches!(self.mapping.bytes, Bytes::Mapped { .. });
+        (mapped && self.range.start >= 16 && self.is_aligned(dtype))
+            .then(|| self.as_slice().as_ptr().cast_mut())
     }
 
     /// Splits into the mapping and the range inside it.

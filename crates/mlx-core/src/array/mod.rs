@@ -1,0 +1,316 @@
+//! The array type: making it, reading it on the host, asking about it.
+
+mod element;
+pub(crate) mod index;
+mod operators;
+
+use std::fmt;
+
+use mlx_sys as sys;
+
+pub use element::{Complex32, Element};
+pub(crate) use operators::pair;
+pub use operators::{Operand, Scalar};
+
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ffi::{self, array_op};
+use crate::io::TensorBytes;
+
+/// An n-dimensional array: a handle to a node of MLX's lazy graph.
+///
+/// Cloning copies the handle, not the data. Not `Send`: see the crate's introduction; to move
+/// data between threads, read it with [`Array::to_vec`].
+pub struct Array(sys::mlx_array);
+
+impl Clone for Array {
+    fn clone(&self) -> Self {
+        Array(ffi::array_clone(self.0))
+    }
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        ffi::array_free(self.0);
+    }
+}
+
+/// Returns the number of elements of a shape, or an error if it has negative sizes or overflows.
+fn count(shape: &[i32]) -> Result<usize> {
+    shape
+        .iter()
+        .try_fold(1usize, |n, &dim| n.checked_mul(usize::try_from(dim).ok()?))
+        .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("bad shape {shape:?}")))
+}
+
+impl Array {
+    pub(crate) fn from_raw(raw: sys::mlx_array) -> Self {
+        Array(raw)
+    }
+
+    pub(crate) fn raw(&self) -> sys::mlx_array {
+        self.0
+    }
+
+    /// Makes an array from elements in row-major order.
+    ///
+    /// # Errors
+    /// When `data` does not hold exactly the elements of `shape`.
+    pub fn from_slice<T: Element>(data: &[T], shape: &[i32]) -> Result<Array> {
+        if count(shape)? != data.len() {
+            let len = data.len();
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("array: {len} elements for shape {shape:?}"),
+            ));
+        }
+        ffi::array_from_bytes(element::as_bytes(data), shape, T::DTYPE)
+    }
+
+    /// Makes an array from the bytes of its elements, little-endian in row-major order.
+    ///
+    /// # Errors
+    /// When `bytes` does not hold exactly the elements of `shape`.
+    pub fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array> {
+        if count(shape)?.checked_mul(dtype.size()) != Some(bytes.len()) {
+            let len = bytes.len();
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("array: {len} bytes for shape {shape:?} of {dtype}"),
+            ));
+        }
+        ffi::array_from_bytes(bytes, shape, dtype)
+    }
+
+    /// Makes an array over a tensor of a mapped file, without a copy where the device allows it.
+    ///
+    /// # Errors
+    /// When `bytes` does not hold exactly the elements of `shape`.
+    pub fn from_tensor(bytes: &TensorBytes, shape: &[i32], dtype: Dtype) -> Result<Array> {
+        let len = bytes.as_slice().len();
+        if count(shape)?.checked_mul(dtype.size()) != Some(len) || len == 0 {
+            return Array::from_bytes(bytes.as_slice(), shape, dtype);
+        }
+        match bytes.writable_ptr(dtype) {
+            // SAFETY: the length was checked; the pointer is aligned, private to this process,
+            // preceded by the file's header, and lives as long as the mapping that it comes with.
+            Some(data) => unsafe { ffi::array_wrap(data, shape, dtype, Box::new(bytes.clone())) },
+            None => Array::from_bytes(bytes.as_slice(), shape, dtype),
+        }
+    }
+
+    /// Makes a 1-D array of `0..n` as `int32`.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn range(n: i32) -> Result<Array> {
+        crate::ops::arange(0.0, f64::from(n), 1.0, Dtype::Int32)
+    }
+
+    /// Returns the size along each axis.
+    pub fn shape(&self) -> &[i32] {
+        ffi::array_shape(self)
+    }
+
+    /// Returns the number of axes.
+    pub fn ndim(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// Returns the size along one axis; a negative one counts from the end.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn dim(&self, axis: i32) -> Result<i32> {
+        let shape = self.shape();
+        let position = if axis < 0 { axis + shape.len() as i32 } else { axis };
+        usize::try_from(position).ok().and_then(|i| shape.get(i).copied()).ok_or_else(|| {
+            Error::new(ErrorKind::OutOfRange, format!("dim: no axis {axis} in shape {shape:?}"))
+        })
+    }
+
+    /// Fails where an axis (or, without one, the whole array) is empty: MLX's CPU backend divides by
+    /// its size, which ends the process.
+    pub(crate) fn check_not_empty(&self, op: &str, axis: Option<i32>) -> Result<()> {
+        let size = axis.map_or(Ok(self.size() as i32), |axis| self.dim(axis))?;
+        if size > 0 {
+            return Ok(());
+        }
+        let shape = self.shape();
+        Err(Error::new(ErrorKind::InvalidArgument, format!("{op}: empty axis in shape {shape:?}")))
+    }
+
+    /// Returns the shape as `N` numbers: `let [b, l, d] = x.dims()?;`.
+    ///
+    /// # Errors
+    /// When there are not exactly `N` axes.
+    pub fn dims<const N: usize>(&self) -> Result<[i32; N]> {
+        self.shape().try_into().map_err(|_| {
+            let shape = self.shape();
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("expected {N} axes, got shape {shape:?}"),
+            )
+        })
+    }
+
+    /// Returns the element type.
+    pub fn dtype(&self) -> Dtype {
+        ffi::array_dtype(self)
+    }
+
+    /// Returns the number of elements.
+    pub fn size(&self) -> usize {
+        self.shape().iter().map(|&dim| dim as usize).product()
+    }
+
+    /// Returns the number of bytes of the elements.
+    pub fn nbytes(&self) -> usize {
+        self.size() * self.dtype().size()
+    }
+
+    /// Returns a number that is the same for handles to the same node only.
+    pub fn id(&self) -> usize {
+        ffi::array_id(self)
+    }
+
+    /// Tells whether the data is there, so that a read does not wait.
+    pub fn is_available(&self) -> bool {
+        ffi::array_is_available(self)
+    }
+
+    /// Computes the array and waits for it.
+    ///
+    /// # Errors
+    /// When an op on the way fails.
+    pub fn eval(&self) -> Result<()> {
+        crate::eval([self])
+    }
+
+    /// Computes the array and returns its element strides.
+    ///
+    /// # Errors
+    /// When an op on the way fails.
+    pub fn strides(&self) -> Result<Vec<i64>> {
+        self.eval()?;
+        Ok(ffi::array_strides(self).to_vec())
+    }
+
+    /// Computes the array and returns its only element.
+    ///
+    /// # Errors
+    /// When there is not exactly one element, or it is not a `T`.
+    pub fn item<T: Element>(&self) -> Result<T> {
+        if self.size() != 1 {
+            let shape = self.shape();
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("item: expected one element, got shape {shape:?}"),
+            ));
+        }
+        let elements = self.to_vec::<T>()?;
+        elements.first().copied().ok_or_else(|| Error::new(ErrorKind::Runtime, "item: no data"))
+    }
+
+    /// Computes the array and copies its elements out in row-major order.
+    ///
+    /// # Errors
+    /// When the elements are not of type `T`; [`Array::to_vec_as`] converts.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if self.dtype() != T::DTYPE {
+            let (dtype, wanted) = (self.dtype(), T::DTYPE);
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("to_vec: array of {dtype} read as {wanted}"),
+            ));
+        }
+        self.with_bytes(|bytes| element::from_bytes(bytes))
+    }
+
+    /// Computes the array, converts its elements to `T`, and copies them out in row-major order.
+    ///
+    /// # Errors
+    /// When an op on the way fails.
+    pub fn to_vec_as<T: Element>(&self) -> Result<Vec<T>> {
+        self.astype(T::DTYPE)?.to_vec()
+    }
+
+    /// Computes the array and hands the bytes of its elements, in row-major order, to `f`.
+    ///
+    /// # Errors
+    /// When an op on the way fails.
+    pub fn with_bytes<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        self.eval()?;
+        if let Some(bytes) = ffi::array_bytes(self) {
+            return Ok(f(bytes));
+        }
+        let contiguous = array_op!(mlx_contiguous, self, false)?;
+        contiguous.eval()?;
+        match ffi::array_bytes(&contiguous) {
+            Some(bytes) => Ok(f(bytes)),
+            None => Err(Error::new(ErrorKind::Runtime, "array: evaluated but not readable")),
+        }
+    }
+}
+
+impl fmt::Display for Array {
+    /// Computes the array and prints it as Python does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match ffi::array_to_string(self) {
+            Ok(text) => f.write_str(&text),
+            Err(e) => write!(f, "<{e}>"),
+        }
+    }
+}
+
+impl fmt::Debug for Array {
+    /// Prints shape and dtype; computes nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Array({:?}, {})", self.shape(), self.dtype())
+    }
+}
+
+impl<T: Element> From<T> for Array {
+    /// Makes a 0-d array with the dtype of `T`.
+    fn from(value: T) -> Array {
+        // A 0-d array needs one element, which is there: only an allocation can fail.
+        Array::from_slice(&[value], &[]).unwrap_or_else(|_| {
+            std::alloc::handle_alloc_error(std::alloc::Layout::new::<[usize; 2]>())
+        })
+    }
+}
+
+/// Axes of a reduction: `..` for all, one axis, or several.
+#[derive(Clone, Copy, Debug)]
+pub enum Axes<'a> {
+    /// Every axis.
+    All,
+    /// One axis; negative counts from the end.
+    One(i32),
+    /// Several axes.
+    Some(&'a [i32]),
+}
+
+impl From<std::ops::RangeFull> for Axes<'_> {
+    fn from(_: std::ops::RangeFull) -> Self {
+        Axes::All
+    }
+}
+
+impl From<i32> for Axes<'_> {
+    fn from(axis: i32) -> Self {
+        Axes::One(axis)
+    }
+}
+
+impl<'a> From<&'a [i32]> for Axes<'a> {
+    fn from(axes: &'a [i32]) -> Self {
+        Axes::Some(axes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [i32; N]> for Axes<'a> {
+    fn from(axes: &'a [i32; N]) -> Self {
+        Axes::Some(axes)
+    }
+}

@@ -1,0 +1,113 @@
+//! MLX's fused ops: one kernel each on a GPU, composed of small ops on a CPU.
+
+use crate::array::Array;
+use crate::error::Result;
+use crate::ffi::array_op;
+
+/// Scales each vector of the last axis to root mean square one, then by `weight`.
+///
+/// # Shape
+/// `x: […, D]`, `weight: [D] → […, D]`; accumulates in float32.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
+    array_op!(mlx_fast_rms_norm, x, weight, eps)
+}
+
+/// Normalizes each vector of the last axis to mean zero and variance one, then applies weight
+/// and bias.
+///
+/// # Shape
+/// `x: […, D]`, `weight`, `bias: [D] → […, D]`; accumulates in float32.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn layer_norm(
+    x: &Array,
+    weight: Option<&Array>,
+    bias: Option<&Array>,
+    eps: f32,
+) -> Result<Array> {
+    array_op!(mlx_fast_layer_norm, x, weight, bias, eps)
+}
+
+/// What [`rope`] rotates and how fast.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeOptions<'a> {
+    /// Leading elements of the last axis that are rotated.
+    pub dims: i32,
+    /// Pairs neighbours instead of halves.
+    pub traditional: bool,
+    /// Base of the frequencies, where `freqs` does not give them.
+    pub base: Option<f32>,
+    /// Factor on the positions.
+    pub scale: f32,
+    /// `[dims / 2]`: wavelengths, in place of powers of `base`.
+    pub freqs: Option<&'a Array>,
+}
+
+/// Position of the first row of [`rope`]'s input.
+#[derive(Clone, Copy, Debug)]
+pub enum Offset<'a> {
+    /// One for the whole batch.
+    Int(i32),
+    /// `[B]` or 0-d: one for each batch row.
+    Array(&'a Array),
+}
+
+/// Rotates pairs of elements by angles that grow with the position (RoFormer, arXiv 2104.09864).
+///
+/// # Shape
+/// `x: [B, …, L, D] → [B, …, L, D]`
+///
+/// # Errors
+/// When both or neither of `base` and `freqs` are given, or the shapes do not fit.
+pub fn rope(x: &Array, options: RopeOptions<'_>, offset: Offset<'_>) -> Result<Array> {
+    let RopeOptions { dims, traditional, base, scale, freqs } = options;
+    match offset {
+        Offset::Int(offset) => {
+            array_op!(mlx_fast_rope, x, dims, traditional, base, scale, offset, freqs)
+        }
+        Offset::Array(offset) => {
+            array_op!(mlx_fast_rope_dynamic, x, dims, traditional, base, scale, offset, freqs)
+        }
+    }
+}
+
+/// Which keys a query of [`scaled_dot_product_attention`] sees.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum AttentionMask<'a> {
+    /// All.
+    #[default]
+    None,
+    /// Those not after it, the last query being the last key.
+    Causal,
+    /// Broadcasts to `[B, H, L, S]`: bool keeps where true, other dtypes are added to the scores.
+    Array(&'a Array),
+}
+
+/// Returns `softmax(scale * q × kᵀ + mask) × v`, softmax in float32.
+///
+/// # Shape
+/// `q: [B, H, L, D]`, `k: [B, KV, S, D]`, `v: [B, KV, S, DV] → [B, H, L, DV]`, where `KV` divides
+/// `H`. `sinks: [H]` are extra scores whose values are zero.
+///
+/// # Errors
+/// When the shapes or dtypes do not fit.
+pub fn scaled_dot_product_attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f32,
+    mask: AttentionMask<'_>,
+    sinks: Option<&Array>,
+) -> Result<Array> {
+    let (mode, mask) = match mask {
+        AttentionMask::None => (c"", None),
+        AttentionMask::Causal => (c"causal", None),
+        AttentionMask::Array(mask) => (c"array", Some(mask)),
+    };
+    let force_fused = false;
+    array_op!(mlx_fast_scaled_dot_product_attention, q, k, v, scale, mode, mask, sinks, force_fused)
+}

@@ -1,0 +1,80 @@
+//! Counters and limits of MLX's allocator, in bytes.
+//!
+//! Weights that are mapped from a file without a copy are not in these numbers.
+
+use mlx_sys as sys;
+
+use crate::error::Result;
+use crate::ffi;
+
+/// Returns the bytes in use by arrays.
+///
+/// # Errors
+/// When MLX fails.
+pub fn active() -> Result<usize> {
+    ffi::memory_counter(sys::mlx_get_active_memory)
+}
+
+/// Returns the most bytes that were in use since the start or [`reset_peak`].
+///
+/// # Errors
+/// When MLX fails.
+pub fn peak() -> Result<usize> {
+    ffi::memory_counter(sys::mlx_get_peak_memory)
+}
+
+/// Returns the bytes kept for reuse and not in use.
+///
+/// # Errors
+/// When MLX fails.
+pub fn cache() -> Result<usize> {
+    ffi::memory_counter(sys::mlx_get_cache_memory)
+}
+
+/// Returns the limit set by [`set_limit`].
+///
+/// # Errors
+/// When MLX fails.
+pub fn limit() -> Result<usize> {
+    ffi::memory_counter(sys::mlx_get_memory_limit)
+}
+
+/// Starts counting the peak anew.
+///
+/// # Errors
+/// When MLX fails.
+pub fn reset_peak() -> Result<()> {
+    ffi::c_call!(mlx_reset_peak_memory)
+}
+
+/// Gives the memory kept for reuse back to the system.
+///
+/// # Errors
+/// When MLX fails.
+pub fn clear_cache() -> Result<()> {
+    ffi::c_call!(mlx_clear_cache)
+}
+
+/// Sets the number of bytes above which allocation waits for running work; returns the old one.
+///
+/// # Errors
+/// When MLX fails.
+pub fn set_limit(bytes: usize) -> Result<usize> {
+    ffi::memory_limit(sys::mlx_set_memory_limit, bytes)
+}
+
+/// Sets the number of unused bytes that are kept for reuse; returns the old one.
+///
+/// # Errors
+/// When MLX fails.
+pub fn set_cache_limit(bytes: usize) -> Result<usize> {
+    ffi::memory_limit(sys::mlx_set_cache_limit, bytes)
+}
+
+/// Sets the number of bytes that Metal keeps resident; returns the old one, 0 elsewhere.
+///
+/// # Errors
+/// When MLX fails.
+pub fn set_wired_limit(bytes: usize) -> Result<usize> {
+    ffi::memory_limit(sys::mlx_set_wired_limit, bytes)
+}

@@ -1,0 +1,24 @@
+//! Attention over keys and values.
+
+use crate::array::Array;
+use crate::error::Result;
+use crate::fast::{AttentionMask, scaled_dot_product_attention};
+
+/// Attends queries to keys and values and joins the heads.
+///
+/// # Shape
+/// `q: [B, H, L, D]`, `k, v: [B, KV, S, D] → [B, L, H * D]`; softmax in float32.
+///
+/// # Errors
+/// When the shapes or dtypes do not fit.
+pub fn attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f32,
+    mask: AttentionMask<'_>,
+) -> Result<Array> {
+    let [b, _, l, _] = q.dims()?;
+    let out = scaled_dot_product_attention(q, k, v, scale, mask, None)?;
+    out.transpose([0, 2, 1, 3])?.reshape([b, l, -1])
+}

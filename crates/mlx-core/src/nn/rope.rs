@@ -1,0 +1,57 @@
+//! Rotary position embedding.
+
+use crate::array::Array;
+use crate::error::Result;
+use crate::fast::{self, Offset, RopeOptions};
+
+/// Rotates queries and keys by their position (RoFormer, arXiv 2104.09864).
+#[derive(Clone, Debug)]
+pub struct Rope {
+    /// Leading elements of each head that are rotated.
+    pub dims: i32,
+    /// Pairs neighbours instead of halves.
+    pub traditional: bool,
+    /// Base of the frequencies; not used beside `freqs`.
+    pub base: f32,
+    /// Factor on the positions.
+    pub scale: f32,
+    /// `[dims / 2]`: wavelengths of a scaled variant.
+    pub freqs: Option<Array>,
+    /// Factor on the rotated elements before the rotation; YaRN's `mscale`.
+    pub magnitude: f32,
+}
+
+impl Rope {
+    /// Makes the plain form.
+    pub fn new(dims: i32, base: f32) -> Rope {
+        Rope { dims, traditional: false, base, scale: 1.0, freqs: None, magnitude: 1.0 }
+    }
+
+    /// Rotates, the first row being at position `offset`.
+    ///
+    /// # Shape
+    /// `x: [B, H, L, D] → [B, H, L, D]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, x: &Array, offset: i32) -> Result<Array> {
+        let options = RopeOptions {
+            dims: self.dims,
+            traditional: self.traditional,
+            base: self.freqs.is_none().then_some(self.base),
+            scale: self.scale,
+            freqs: self.freqs.as_ref(),
+        };
+        if self.magnitude == 1.0 {
+            return fast::rope(x, options, Offset::Int(offset));
+        }
+        let [_, _, _, d] = x.dims()?;
+        let scaled = if self.dims == d {
+            (x * self.magnitude)?
+        } else {
+            let rotated = (x.at((.., .., .., ..self.dims))? * self.magnitude)?;
+            crate::ops::concatenate([&rotated, &x.at((.., .., .., self.dims..))?], -1)?
+        };
+        fast::rope(&scaled, options, Offset::Int(offset))
+    }
+}

@@ -1,0 +1,152 @@
+//! Packed weights.
+
+use crate::array::Array;
+use crate::dtype::Dtype;
+use crate::error::Result;
+use crate::ffi::{array_op, vec_op};
+use crate::quantization::Quantization;
+
+/// A weight in packed form.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// `[…, D, E * bits / 32]`, `uint32`.
+    pub weight: Array,
+    /// `[…, D, E / group_size]`: the weight's dtype for affine, else `uint8`.
+    pub scales: Array,
+    /// As `scales`, for affine only.
+    pub biases: Option<Array>,
+    /// The format.
+    pub quantization: Quantization,
+}
+
+/// Packs a weight along its last axis.
+///
+/// # Errors
+/// When the last axis does not divide by the group size, or bits and group size do not fit the mode.
+pub fn quantize(w: &Array, quantization: Quantization) -> Result<Packed> {
+    let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
+    let mode = quantization.mode.c_name();
+    let global_scale: Option<&Array> = None;
+    let mut parts = vec_op!(mlx_quantize, w, group_size, bits, mode, global_scale)?.into_iter();
+    match (parts.next(), parts.next()) {
+        (Some(weight), Some(scales)) => {
+            Ok(Packed { weight, scales, biases: parts.next(), quantization })
+        }
+        _ => Err(super::missing_output("quantize")),
+    }
+}
+
+impl Packed {
+    /// Unpacks the weight; without `dtype` affine gives the scales' dtype, else `bfloat16`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit the format.
+    pub fn dequantize(&self, dtype: impl Into<Option<Dtype>>) -> Result<Array> {
+        let Packed { weight, scales, biases, quantization } = self;
+        let biases = biases.as_ref();
+        let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
+        let mode = quantization.mode.c_name();
+        let global_scale: Option<&Array> = None;
+        let dtype: Option<Dtype> = dtype.into();
+        array_op!(
+            mlx_dequantize,
+            weight,
+            scales,
+            biases,
+            group_size,
+            bits,
+            mode,
+            global_scale,
+            dtype
+        )
+    }
+
+    /// Returns `x × wᵀ` (`transpose`) or `x × w` without unpacking the weight.
+    ///
+    /// # Shape
+    /// `x: […, E] → […, D]`; without `transpose` `[…, D] → […, E]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn matmul(&self, x: &Array, transpose: bool) -> Result<Array> {
+        let Packed { weight, scales, biases, quantization } = self;
+        let biases = biases.as_ref();
+        let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
+        let mode = quantization.mode.c_name();
+        array_op!(
+            mlx_quantized_matmul,
+            x,
+            weight,
+            scales,
+            biases,
+            transpose,
+            group_size,
+            bits,
+            mode
+        )
+    }
+
+    /// Returns [`Packed::matmul`] with one of the stacked weights, or of the inputs, per index.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn gather_matmul(
+        &self,
+        x: &Array,
+        lhs_indices: Option<&Array>,
+        rhs_indices: Option<&Array>,
+        options: GatherMatmul,
+    ) -> Result<Array> {
+        let Packed { weight, scales, biases, quantization } = self;
+        let biases = biases.as_ref();
+        let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
+        let mode = quantization.mode.c_name();
+        let GatherMatmul { transpose, sorted_indices } = options;
+        array_op!(
+            mlx_gather_qmm,
+            x,
+            weight,
+            scales,
+            biases,
+            lhs_indices,
+            rhs_indices,
+            transpose,
+            group_size,
+            bits,
+            mode,
+            sorted_indices
+        )
+    }
+
+    /// Takes rows of the weight and unpacks only those.
+    ///
+    /// # Shape
+    /// `indices: I → I + [E]`
+    ///
+    /// # Errors
+    /// When the indices are not integers.
+    pub fn take_rows(&self, indices: &Array) -> Result<Array> {
+        let rows = Packed {
+            weight: self.weight.take(indices, 0)?,
+            scales: self.scales.take(indices, 0)?,
+            biases: self.biases.as_ref().map(|b| b.take(indices, 0)).transpose()?,
+            quantization: self.quantization,
+        };
+        rows.dequantize(None)
+    }
+}
+
+/// Options of [`Packed::gather_matmul`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatherMatmul {
+    /// Whether the weight is `[D, E]` and read as its transpose.
+    pub transpose: bool,
+    /// Whether the indices are in ascending order, which is faster.
+    pub sorted_indices: bool,
+}
+
+impl Default for GatherMatmul {
+    fn default() -> Self {
+        GatherMatmul { transpose: true, sorted_indices: false }
+    }
+}

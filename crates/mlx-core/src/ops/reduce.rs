@@ -1,0 +1,87 @@
+//! Reductions: each over `..` (all axes), one axis, or several.
+
+use crate::array::{Array, Axes};
+use crate::error::Result;
+use crate::ffi::array_op;
+
+/// Writes reductions: `name, all-axes function, one-axis function, several-axes function, "doc";`,
+/// each with the arguments that follow `keepdims`.
+macro_rules! reductions {
+    ($($name:ident($($arg:ident: $t:ty),*), $all:ident, $axis:ident, $axes:ident, $doc:literal;)*) => {
+        impl Array {
+            $(
+                #[doc = $doc]
+                ///
+                /// With `keepdims` a reduced axis stays with size one.
+                ///
+                /// # Errors
+                /// When there is no such axis or the dtype does not allow it.
+                pub fn $name<'a>(
+                    &self,
+                    axes: impl Into<Axes<'a>>,
+                    keepdims: bool,
+                    $($arg: $t,)*
+                ) -> Result<Array> {
+                    match axes.into() {
+                        Axes::All => array_op!($all, self, keepdims $(, $arg)*),
+                        Axes::One(axis) => array_op!($axis, self, axis, keepdims $(, $arg)*),
+                        Axes::Some(axes) => array_op!($axes, self, [axes], keepdims $(, $arg)*),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+reductions! {
+    all(), mlx_all, mlx_all_axis, mlx_all_axes, "Tells whether all elements are true.";
+    any(), mlx_any, mlx_any_axis, mlx_any_axes, "Tells whether any element is true.";
+    logsumexp(), mlx_logsumexp, mlx_logsumexp_axis, mlx_logsumexp_axes,
+        "Returns the logarithm of the sum of exponentials.";
+    max(), mlx_max, mlx_max_axis, mlx_max_axes, "Returns the greatest element.";
+    mean(), mlx_mean, mlx_mean_axis, mlx_mean_axes, "Returns the mean.";
+    median(), mlx_median, mlx_median_axis, mlx_median_axes, "Returns the median.";
+    min(), mlx_min, mlx_min_axis, mlx_min_axes, "Returns the least element.";
+    prod(), mlx_prod, mlx_prod_axis, mlx_prod_axes, "Returns the product.";
+    std(ddof: i32), mlx_std, mlx_std_axis, mlx_std_axes,
+        "Returns the standard deviation with divisor `n - ddof`.";
+    sum(), mlx_sum, mlx_sum_axis, mlx_sum_axes, "Returns the sum.";
+    var(ddof: i32), mlx_var, mlx_var_axis, mlx_var_axes,
+        "Returns the variance with divisor `n - ddof`.";
+}
+
+impl Array {
+    /// Returns the position of the greatest element along an axis; `None` flattens first.
+    ///
+    /// # Errors
+    /// When there is no such axis or it is empty.
+    pub fn argmax(&self, axis: impl Into<Option<i32>>, keepdims: bool) -> Result<Array> {
+        match axis.into() {
+            None => array_op!(mlx_argmax, self, keepdims),
+            Some(axis) => array_op!(mlx_argmax_axis, self, axis, keepdims),
+        }
+    }
+
+    /// Returns the position of the least element along an axis; `None` flattens first.
+    ///
+    /// # Errors
+    /// When there is no such axis or it is empty.
+    pub fn argmin(&self, axis: impl Into<Option<i32>>, keepdims: bool) -> Result<Array> {
+        match axis.into() {
+            None => array_op!(mlx_argmin, self, keepdims),
+            Some(axis) => array_op!(mlx_argmin_axis, self, axis, keepdims),
+        }
+    }
+
+    /// Returns the softmax over axes; `precise` computes in float32.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn softmax<'a>(&self, axes: impl Into<Axes<'a>>, precise: bool) -> Result<Array> {
+        match axes.into() {
+            Axes::All => array_op!(mlx_softmax, self, precise),
+            Axes::One(axis) => array_op!(mlx_softmax_axis, self, axis, precise),
+            Axes::Some(axes) => array_op!(mlx_softmax_axes, self, [axes], precise),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Shape: reshaping, reordering, joining, splitting, repeating.
+
+use crate::array::{Array, Axes, Operand};
+use crate::error::Result;
+use crate::ffi::{ArrayVec, array_op, vec_op};
+
+impl Array {
+    /// Reads the elements in row-major order with another shape; one size may be -1.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn reshape(&self, shape: impl AsRef<[i32]>) -> Result<Array> {
+        let shape = shape.as_ref();
+        array_op!(mlx_reshape, self, [shape])
+    }
+
+    /// Joins the axes from `start` to `end`, both included, into one.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn flatten(&self, start: i32, end: i32) -> Result<Array> {
+        array_op!(mlx_flatten, self, start, end)
+    }
+
+    /// Splits an axis into several; one size may be -1.
+    ///
+    /// # Errors
+    /// When the sizes do not multiply to the axis.
+    pub fn unflatten(&self, axis: i32, shape: impl AsRef<[i32]>) -> Result<Array> {
+        let shape = shape.as_ref();
+        array_op!(mlx_unflatten, self, axis, [shape])
+    }
+
+    /// Removes axes of size one.
+    ///
+    /// # Errors
+    /// When there is no such axis or its size is not one.
+    pub fn squeeze<'a>(&self, axes: impl Into<Axes<'a>>) -> Result<Array> {
+        match axes.into() {
+            Axes::All => array_op!(mlx_squeeze, self),
+            Axes::One(axis) => array_op!(mlx_squeeze_axis, self, axis),
+            Axes::Some(axes) => array_op!(mlx_squeeze_axes, self, [axes]),
+        }
+    }
+
+    /// Adds an axis of size one before position `axis` of the result.
+    ///
+    /// # Errors
+    /// When the position is out of range.
+    pub fn expand_dims(&self, axis: i32) -> Result<Array> {
+        array_op!(mlx_expand_dims, self, axis)
+    }
+
+    /// Orders the axes anew.
+    ///
+    /// # Errors
+    /// When `axes` is not a permutation.
+    pub fn transpose(&self, axes: impl AsRef<[i32]>) -> Result<Array> {
+        let axes = axes.as_ref();
+        array_op!(mlx_transpose_axes, self, [axes])
+    }
+
+    /// Reverses the order of the axes. Python: `T`.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn t(&self) -> Result<Array> {
+        array_op!(mlx_transpose, self)
+    }
+
+    /// Exchanges two axes.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn swapaxes(&self, axis1: i32, axis2: i32) -> Result<Array> {
+        array_op!(mlx_swapaxes, self, axis1, axis2)
+    }
+
+    /// Moves an axis to another position.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn moveaxis(&self, source: i32, destination: i32) -> Result<Array> {
+        array_op!(mlx_moveaxis, self, source, destination)
+    }
+
+    /// Repeats along axes of size one, and along new leading axes, without a copy.
+    ///
+    /// # Errors
+    /// When the shape does not broadcast.
+    pub fn broadcast_to(&self, shape: impl AsRef<[i32]>) -> Result<Array> {
+        let shape = shape.as_ref();
+        array_op!(mlx_broadcast_to, self, [shape])
+    }
+
+    /// Splits into `n` equal parts along an axis.
+    ///
+    /// # Errors
+    /// When the axis does not divide.
+    pub fn split(&self, n: i32, axis: i32) -> Result<Vec<Array>> {
+        vec_op!(mlx_split, self, n, axis)
+    }
+
+    /// Splits before each of `indices` along an axis.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn split_at(&self, indices: &[i32], axis: i32) -> Result<Vec<Array>> {
+        vec_op!(mlx_split_sections, self, [indices], axis)
+    }
+
+    /// Repeats each element `n` times; without an axis the array is flattened first.
+    ///
+    /// # Errors
+    /// When `n` is negative or there is no such axis.
+    pub fn repeat(&self, n: i32, axis: impl Into<Option<i32>>) -> Result<Array> {
+        match axis.into() {
+            None => array_op!(mlx_repeat, self, n),
+            Some(axis) => array_op!(mlx_repeat_axis, self, n, axis),
+        }
+    }
+
+    /// Repeats the whole array along each axis.
+    ///
+    /// # Errors
+    /// When a number is negative.
+    pub fn tile(&self, reps: &[i32]) -> Result<Array> {
+        array_op!(mlx_tile, self, [reps])
+    }
+
+    /// Pads every axis with a value: `(before, after)` for each.
+    ///
+    /// # Errors
+    /// When there is not one pair for each axis.
+    pub fn pad(&self, widths: &[(i32, i32)], value: impl Operand) -> Result<Array> {
+        let axes: Vec<i32> = (0..widths.len() as i32).collect();
+        let (low, high): (Vec<i32>, Vec<i32>) = widths.iter().copied().unzip();
+        let value = &value.into_array(Some(self.dtype()))?;
+        let mode = c"constant";
+        array_op!(mlx_pad, self, [axes], [low], [high], value, mode)
+    }
+
+    /// Shifts along an axis; what leaves at one end enters at the other. Without an axis the
+    /// array is flattened first.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn roll(&self, shift: i32, axis: impl Into<Option<i32>>) -> Result<Array> {
+        let shift = [shift];
+        match axis.into() {
+            None => array_op!(mlx_roll, self, [shift]),
+            Some(axis) => array_op!(mlx_roll_axis, self, [shift], axis),
+        }
+    }
+
+    /// Reverses the order along axes.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn flip<'a>(&self, axes: impl Into<Axes<'a>>) -> Result<Array> {
+        match axes.into() {
+            Axes::All => array_op!(mlx_flip, self),
+            Axes::One(axis) => array_op!(mlx_flip_axis, self, axis),
+            Axes::Some(axes) => array_op!(mlx_flip_axes, self, [axes]),
+        }
+    }
+
+    /// Returns the array with its elements laid out in row-major order.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn contiguous(&self) -> Result<Array> {
+        array_op!(mlx_contiguous, self, false)
+    }
+}
+
+/// Joins arrays along an axis that they have.
+///
+/// # Errors
+/// When there are no arrays or their other axes differ.
+pub fn concatenate<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -> Result<Array> {
+    let arrays = &ArrayVec::new(arrays)?;
+    array_op!(mlx_concatenate_axis, arrays, axis)
+}
+
+/// Joins arrays of one shape along a new axis.
+///
+/// # Errors
+/// When there are no arrays or their shapes differ.
+pub fn stack<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -> Result<Array> {
+    let arrays = &ArrayVec::new(arrays)?;
+    array_op!(mlx_stack_axis, arrays, axis)
+}

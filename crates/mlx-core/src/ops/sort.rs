@@ -1,0 +1,43 @@
+//! Sorting and selecting.
+
+use crate::array::Array;
+use crate::error::Result;
+use crate::ffi::array_op;
+
+/// Writes ops along an optional axis: `name(arguments), flattened function, axis function, "doc";`.
+macro_rules! along_axis {
+    ($($name:ident($($arg:ident: $t:ty),*), $all:ident, $axis:ident, $doc:literal;)*) => {
+        impl Array {
+            $(
+                #[doc = $doc]
+                ///
+                /// Without an axis the array is flattened first.
+                ///
+                /// # Errors
+                /// When an argument is out of range or the axis is empty.
+                pub fn $name(
+                    &self,
+                    $($arg: $t,)*
+                    axis: impl Into<Option<i32>>,
+                ) -> Result<Array> {
+                    let axis = axis.into();
+                    self.check_not_empty(stringify!($name), axis)?;
+                    match axis {
+                        None => array_op!($all, self $(, $arg)*),
+                        Some(axis) => array_op!($axis, self, $($arg,)* axis),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+along_axis! {
+    sort(), mlx_sort, mlx_sort_axis, "Sorts in ascending order.";
+    argsort(), mlx_argsort, mlx_argsort_axis, "Returns the positions that sort in ascending order.";
+    partition(kth: i32), mlx_partition, mlx_partition_axis,
+        "Orders so that element `kth` is where sorting would put it, with no greater ones before it.";
+    argpartition(kth: i32), mlx_argpartition, mlx_argpartition_axis,
+        "Returns the positions that partition at `kth`.";
+    topk(k: i32), mlx_topk, mlx_topk_axis, "Returns the `k` greatest elements, in no set order.";
+}

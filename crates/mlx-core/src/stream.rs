@@ -1,0 +1,185 @@
+//! Streams: where ops run, chosen by scope and not by argument.
+//!
+//! MLX's streams belong to a thread, so a [`Stream`] is an index into a table of this thread. An
+//! op pays one look into that table.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+use mlx_sys as sys;
+
+use crate::device::Device;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ffi;
+
+/// A queue of work on one device, owned by the thread that made it.
+///
+/// ```
+/// use mlx_core::{Array, Device, Stream, with_stream};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let stream = Stream::new(Device::Cpu)?;
+/// let y = with_stream(stream, || Array::from(2.0f32).square())?;
+/// assert_eq!(y.item::<f32>()?, 4.0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    index: usize,
+    device: Device,
+    // Not `Send`: the index means another stream on another thread.
+    thread: PhantomData<*const ()>,
+}
+
+struct Entry {
+    raw: sys::mlx_stream,
+    device: Device,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: Vec<Entry>,
+    defaults: [Option<usize>; 2],
+    /// Innermost last; empty means the default stream of the default device.
+    scopes: Vec<usize>,
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        for entry in &self.entries {
+            ffi::stream_free(entry.raw);
+        }
+    }
+}
+
+thread_local! {
+    static TABLE: RefCell<Table> = RefCell::default();
+}
+
+impl Table {
+    fn add(&mut self, raw: sys::mlx_stream, device: Device) -> usize {
+        self.entries.push(Entry { raw, device });
+        self.entries.len() - 1
+    }
+
+    fn default_of(&mut self, device: Device) -> Result<usize> {
+        if let Some(index) = self.defaults[device as usize] {
+            return Ok(index);
+        }
+        check_available(device)?;
+        let raw = ffi::default_stream(device == Device::Gpu)?;
+        let index = self.add(raw, device);
+        self.defaults[device as usize] = Some(index);
+        Ok(index)
+    }
+
+    fn current(&mut self) -> Result<usize> {
+        match self.scopes.last() {
+            Some(&index) => Ok(index),
+            None => self.default_of(Device::default_device()),
+        }
+    }
+}
+
+fn check_available(device: Device) -> Result<()> {
+    if device.is_available() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("no {device} device in this build of MLX")))
+}
+
+/// Runs `f` on the table, or fails where the thread is already being torn down.
+fn with_table<T>(f: impl FnOnce(&mut Table) -> Result<T>) -> Result<T> {
+    TABLE
+        .try_with(|table| f(&mut table.borrow_mut()))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Runtime, "stream: this thread is ending")))
+}
+
+pub(crate) fn current_raw() -> Result<sys::mlx_stream> {
+    with_table(|table| table.current().map(|index| table.entries[index].raw))
+}
+
+/// Returns the device that ops run on here.
+pub(crate) fn current_device() -> Result<Device> {
+    with_table(|table| table.current().map(|index| table.entries[index].device))
+}
+
+impl Stream {
+    /// Makes a new stream of this thread.
+    ///
+    /// # Errors
+    /// When the device is not available.
+    pub fn new(device: Device) -> Result<Stream> {
+        check_available(device)?;
+        with_table(|table| {
+            let raw = ffi::new_stream(device == Device::Gpu)?;
+            Ok(Stream { index: table.add(raw, device), device, thread: PhantomData })
+        })
+    }
+
+    /// Returns this thread's default stream of a device.
+    ///
+    /// # Errors
+    /// When the device is not available.
+    pub fn default_of(device: Device) -> Result<Stream> {
+        with_table(|table| {
+            Ok(Stream { index: table.default_of(device)?, device, thread: PhantomData })
+        })
+    }
+
+    /// Returns the stream that ops run on here.
+    ///
+    /// # Errors
+    /// When the thread is ending.
+    pub fn current() -> Result<Stream> {
+        with_table(|table| {
+            let index = table.current()?;
+            Ok(Stream { index, device: table.entries[index].device, thread: PhantomData })
+        })
+    }
+
+    /// Returns the device of this stream.
+    pub fn device(self) -> Device {
+        self.device
+    }
+
+    /// Waits until all work on this stream is done.
+    ///
+    /// # Errors
+    /// When work on the stream failed.
+    pub fn synchronize(self) -> Result<()> {
+        let raw = with_table(|table| Ok(table.entries[self.index].raw))?;
+        ffi::c_call!(mlx_synchronize, (raw))
+    }
+}
+
+/// Runs `f` with every op on `stream`; the stream before it returns also when `f` panics.
+///
+/// # Errors
+/// Those of `f`.
+pub fn with_stream<T>(stream: Stream, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct Scope;
+    impl Drop for Scope {
+        fn drop(&mut self) {
+            let _ = with_table(|table| {
+                table.scopes.pop();
+                Ok(())
+            });
+        }
+    }
+    with_table(|table| {
+        table.scopes.push(stream.index);
+        Ok(())
+    })?;
+    let _scope = Scope;
+    f()
+}
+
+/// Runs `f` with every op on the default stream of `device`.
+///
+/// # Errors
+/// When the device is not available, and those of `f`.
+pub fn with_device<T>(device: Device, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    with_stream(Stream::default_of(device)?, f)
+}
