@@ -384,6 +384,3 @@ fn template_error(error: &minijinja::Error) -> Error {
     let place = error.line().map_or(String::new(), |line| format!(", line {line}"));
     Error::new(ErrorKind::Template, format!("chat template{place}: {what}")).with_hint(WAY_OUT)
 }
-
-#[cfg(test)]
-mod tests;

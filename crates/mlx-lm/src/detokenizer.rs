@@ -22,6 +22,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -66,9 +67,7 @@ impl Vocabulary {
     }
 
     fn decode_raw(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special_tokens)
-            .map_err(|e| Error::new(ErrorKind::Tokenizer, format!("decode: {e}")))
+        guarded("decode", || self.inner.decode(ids, skip_special_tokens))
     }
 
     /// Returns the text that the decoder sees for a token.
@@ -90,6 +89,21 @@ impl Vocabulary {
                 }
             }
         }
+    }
+}
+
+/// Calls into the `tokenizers` crate, which panics where a file contradicts itself.
+pub(crate) fn guarded<T>(
+    what: &str,
+    call: impl FnOnce() -> tokenizers::Result<T>,
+) -> Result<T, Error> {
+    // What a panic may leave half changed is not used again, or not changed at all by `call`.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|e| Error::new(ErrorKind::Tokenizer, format!("{what}: {e}"))),
+        Err(_) => Err(Error::new(
+            ErrorKind::Tokenizer,
+            format!("{what}: the tokenizer's files contradict each other"),
+        )),
     }
 }
 
@@ -329,8 +343,9 @@ impl Window {
             text.push_str(new);
             return;
         }
+        let known = self.unclean.len();
         self.unclean.push_str(new);
-        let certain = clean_up_boundary(&self.unclean);
+        let certain = clean_up_boundary(&self.unclean, known);
         text.push_str(&clean_up(&self.unclean[..certain]));
         self.unclean.drain(..certain);
     }
@@ -354,13 +369,22 @@ fn clean_up(text: &str) -> String {
     RULES.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// Returns how much of a text [`clean_up`] treats independently of what follows: up to a space
-/// behind a letter or digit, since every rule begins with a space and none has a second one
-/// behind a letter.
-fn clean_up_boundary(text: &str) -> usize {
-    let follows_word =
-        |at: usize| text[..at].chars().next_back().is_some_and(char::is_alphanumeric);
-    text.rmatch_indices(' ').map(|(at, _)| at).find(|&at| follows_word(at)).unwrap_or(0)
+/// Returns how much of a text [`clean_up`] treats independently of what follows, of which `known`
+/// bytes were looked at before.
+///
+/// No rule goes across a character that none contains, nor across a word's end before a space,
+/// since every rule begins with a space and none has a second one behind a letter.
+fn clean_up_boundary(text: &str, known: usize) -> usize {
+    let mut end = text.len();
+    while end >= known {
+        let Some(last) = text[..end].chars().next_back() else { break };
+        let ends_word = last.is_alphanumeric() && text[end..].starts_with(' ');
+        if ends_word || !" .?!,'nmsvetr".contains(last) {
+            return end;
+        }
+        end -= last.len_utf8();
+    }
+    0
 }
 
 #[cfg(test)]

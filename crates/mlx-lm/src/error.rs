@@ -121,3 +121,23 @@ impl std::error::Error for Error {
         self.0.source.as_ref().map(|source| source.as_ref() as _)
     }
 }
+
+impl From<mlx_core::Error> for Error {
+    fn from(error: mlx_core::Error) -> Self {
+        use mlx_core::ErrorKind as Kind;
+        let kind = match error.kind() {
+            Kind::NotFound => ErrorKind::NotFound,
+            Kind::Io => ErrorKind::Io,
+            Kind::Format | Kind::Weights => ErrorKind::Format,
+            Kind::Unsupported => ErrorKind::Unsupported,
+            _ => ErrorKind::Core,
+        };
+        let result = Error::new(kind, error.to_string());
+        match error.kind() {
+            Kind::Weights => result.with_hint(
+                "the weights and config.json belong to different models, or one of them is damaged",
+            ),
+            _ => result,
+        }
+    }
+}

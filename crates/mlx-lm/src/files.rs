@@ -294,6 +294,3 @@ fn string_len(text: &str) -> usize {
     }
     text.len()
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,16 +3,32 @@
 //! What a model is made of lies in [`files`]; its [`tokenizer`] turns text into tokens, a
 //! [`chat`] template turns a conversation into text, and a [`detokenizer`] turns generated tokens
 //! back, as they come. Behind it [`thinking`] separates reasoning from the answer and [`stop`]
-//! ends the text at a stop string. None of these touches a tensor, prints, or opens a socket.
+//! ends the text at a stop string. None of these touches a tensor.
+//!
+//! [`load()`] reads the [`config`], finds the family in [`models`] and gives it the weights; a
+//! family is built of [`layers`] and remembers through a [`cache`]. [`generate`] runs it and
+//! [`sample`] chooses tokens; [`perplexity`] and [`bench`] measure it. Nothing here prints, reads
+//! the environment, or opens a socket.
 #![forbid(unsafe_code)]
 
+pub mod bench;
+pub mod cache;
 pub mod chat;
+pub mod config;
 pub mod detokenizer;
 pub mod error;
 pub mod files;
+pub mod generate;
+pub mod layers;
+pub mod load;
+pub mod models;
+pub mod perplexity;
+pub mod sample;
 mod scan;
 pub mod stop;
 pub mod thinking;
 pub mod tokenizer;
 
 pub use error::{Error, ErrorKind, Result};
+pub use load::load;
+pub use mlx_core as core;

@@ -35,3 +35,26 @@ pub(crate) fn scan<S: AsRef<str>>(text: &str, patterns: &[S], last: bool) -> Sca
     }
     Scan::Clear
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_pattern_counts_and_then_the_shortest() {
+        use Scan::{Clear, Found, Partial};
+        for (text, patterns, last, expected) in [
+            ("xaby", &["b", "ab"][..], false, Found { at: 1, pattern: 1 }),
+            ("xab", &["ab", "a"], false, Found { at: 1, pattern: 1 }),
+            ("xab", &["abc", "b"], false, Partial { at: 1 }),
+            ("xab", &["abc", "b"], true, Found { at: 2, pattern: 1 }),
+            ("xay", &["ab"], false, Clear),
+            ("语", &["语言"], false, Partial { at: 0 }),
+            ("", &["a"], false, Clear),
+            ("a", &["", "a"], false, Found { at: 0, pattern: 1 }),
+            ("a", &[], false, Clear),
+        ] {
+            assert_eq!(scan(text, patterns, last), expected, "{text} {patterns:?}");
+        }
+    }
+}

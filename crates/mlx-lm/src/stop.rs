@@ -63,6 +63,3 @@ impl StopStrings {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

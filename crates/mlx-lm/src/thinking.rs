@@ -235,6 +235,3 @@ impl ThinkingSplitter {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

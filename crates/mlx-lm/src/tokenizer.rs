@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use tokenizers::{AddedToken, ModelWrapper};
 
 use crate::chat::ChatTemplate;
-use crate::detokenizer::{Detokenizer, Vocabulary};
+use crate::detokenizer::{Detokenizer, Vocabulary, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
 use crate::thinking::Thinking;
@@ -70,7 +70,7 @@ impl Tokenizer {
         let mut inner = read_tokenizer(files)?;
         let config = read_object(files, "tokenizer_config.json")?;
         let special = SpecialTokens::collect(files, &config)?;
-        add_tokens(&mut inner, files, &config, &special)
+        guarded("added tokens", || add_tokens(&mut inner, files, &config, &special))
             .map_err(|e| Error::format(files.describe("tokenizer_config.json"), e))?;
         let repaired = !options.keep_pre_tokenizer
             && repair::pre_tokenizer(&mut inner, files.read_json("config.json").ok().flatten());
@@ -124,11 +124,8 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] when the tokenizer has no token for a part of the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .vocabulary
-            .inner()
-            .encode_fast(text, add_special_tokens)
-            .map_err(|e| Error::new(ErrorKind::Tokenizer, format!("encode: {e}")))?;
+        let inner = self.vocabulary.inner();
+        let encoding = guarded("encode", || inner.encode_fast(text, add_special_tokens))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -239,10 +236,15 @@ fn read_tokenizer(files: &ModelFiles) -> Result<tokenizers::Tokenizer> {
     // Parsed twice, because the crate's own reader names no line and panics at some of this.
     serde_json::from_slice::<AnyJson>(&bytes)
         .map_err(|e| crate::files::json_error(files.describe("tokenizer.json"), &e))?;
-    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| {
-        Error::format(files.describe("tokenizer.json"), e)
-            .with_hint("the file may be damaged, or newer than this program")
-    })
+    let file = files.describe("tokenizer.json");
+    guarded("load", || tokenizers::Tokenizer::from_bytes(&bytes))
+        .and_then(|inner| {
+            // Some contradictions only show when a text is encoded.
+            guarded("encode", || inner.encode_fast("", true)).map(|_| inner)
+        })
+        .map_err(|e| {
+            Error::format(file, e).with_hint("the file may be damaged, or newer than this program")
+        })
 }
 
 /// Reads any JSON and keeps none of it. Unlike serde's `IgnoredAny` it looks into texts.

@@ -67,6 +67,8 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
     env.set_unknown_method_callback(python::call_method);
     env.set_formatter(|out, _, value| out.write_str(&python::to_str(value)).map_err(Error::from));
     env.add_filter("tojson", python::tojson);
+    env.add_filter("length", python::length);
+    env.add_filter("count", python::length);
     env.add_filter("escape", python::escape);
     env.add_filter("e", python::escape);
     env.add_filter("int", python::int);

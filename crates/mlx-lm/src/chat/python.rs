@@ -297,10 +297,25 @@ impl JsonWriter {
     }
 }
 
+/// The `length` filter; what is not there has none.
+pub(super) fn length(value: &Value) -> Result<usize, Error> {
+    match value.len() {
+        Some(len) => Ok(len),
+        None if value.is_undefined() => Ok(0),
+        None if value.kind() == ValueKind::Iterable => Ok(value.try_iter()?.count()),
+        None => {
+            let text = format!("length: a value of type {} has none", value.kind());
+            Err(Error::new(ErrorKind::InvalidOperation, text))
+        }
+    }
+}
+
 /// The `int` filter: what is no number becomes `default`, or 0.
 pub(super) fn int(value: &Value, default: Option<Value>) -> Value {
     let number = match value.as_str().map(str::trim) {
-        Some(text) => text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().and_then(truncate)),
+        Some(text) => {
+            text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().and_then(truncate))
+        }
         None if value.kind() == ValueKind::Bool => Some(i64::from(value.is_true())),
         None if value.is_integer() => return value.clone(),
         None => f64::try_from(value.clone()).ok().and_then(truncate),
@@ -416,7 +431,9 @@ fn str_method(s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Er
             Tuple::from([a, if found { separator } else { "" }, b].map(Value::from)).into()
         }
         // DIFFERENCE: Python also knows digits of other scripts here.
-        "isdigit" | "isdecimal" => Value::from(!s.is_empty() && s.chars().all(|c| c.is_ascii_digit())),
+        "isdigit" | "isdecimal" => {
+            Value::from(!s.is_empty() && s.chars().all(|c| c.is_ascii_digit()))
+        }
         "title" => title(s).into(),
         "casefold" => Value::from(s.to_lowercase()),
         "swapcase" => s

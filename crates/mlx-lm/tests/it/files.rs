@@ -78,7 +78,8 @@ fn a_broken_json_file_is_named_with_line_and_column() {
 #[test]
 fn pythons_infinities_are_read() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "\u{feff}{\"limit\": [0.0, Infinity, -Infinity], \"n\": NaN, \"s\": \"NaN \\\" Infinity\"}";
+    let text =
+        "\u{feff}{\"limit\": [0.0, Infinity, -Infinity], \"n\": NaN, \"s\": \"NaN \\\" Infinity\"}";
     fs::write(dir.path().join("config.json"), text).unwrap();
     let value = ModelFiles::directory(dir.path()).unwrap().read_json("config.json").unwrap();
     let expected = json!({

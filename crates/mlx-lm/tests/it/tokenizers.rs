@@ -8,8 +8,7 @@ use mlx_lm::{ErrorKind, Result};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const KINDS: [&str; 7] =
-    ["qwen", "llama3", "gpt2", "llama2", "gemma", "unigram", "wordpiece"];
+const KINDS: [&str; 7] = ["qwen", "llama3", "gpt2", "llama2", "gemma", "unigram", "wordpiece"];
 
 fn load(kind: &str) -> Tokenizer {
     let files = ModelFiles::directory(fixtures::path(&format!("mlx-lm/tokenizers/{kind}")));
@@ -80,7 +79,11 @@ fn the_files_beside_the_tokenizer_say_what_is_special() {
     for kind in KINDS {
         let tokenizer = load(kind);
         let facts = &reference(kind)["facts"];
-        assert_eq!(tokenizer.vocab_size(), facts["vocab_size"].as_u64().unwrap() as usize, "{kind}");
+        assert_eq!(
+            tokenizer.vocab_size(),
+            facts["vocab_size"].as_u64().unwrap() as usize,
+            "{kind}"
+        );
         assert_eq!(json!(tokenizer.special_ids()), facts["special_ids"], "{kind}");
         assert_eq!(json!(tokenizer.eos_token_ids()), facts["eos_token_ids"], "{kind}");
         for (name, token) in facts["special"].as_object().unwrap() {
@@ -155,7 +158,10 @@ fn end_tokens_come_from_the_caller_and_from_both_configurations() {
     };
     let none = TokenizerOptions::default;
     assert_eq!(read(json!({"eos_token_id": 7}), json!({}), none()), [2, 7]);
-    assert_eq!(read(json!({"eos_token_id": 7}), json!({"eos_token_id": [8, 9]}), none()), [2, 8, 9]);
+    assert_eq!(
+        read(json!({"eos_token_id": 7}), json!({"eos_token_id": [8, 9]}), none()),
+        [2, 8, 9]
+    );
     assert_eq!(read(json!({"text_config": {"eos_token_id": 5}}), json!([]), none()), [2, 5]);
     assert_eq!(read(json!({"eos_token_id": null}), json!({"eos_token_id": "x"}), none()), [2]);
     let given = TokenizerOptions { eos_token_ids: Some([4].into()), ..none() };
@@ -178,7 +184,8 @@ fn end_tokens_can_be_added_by_number_and_by_text() {
 fn tokens_that_only_older_files_name_are_added() {
     let dir = tempfile::tempdir().unwrap();
     copy("gemma", dir.path());
-    let write = |name: &str, value: Value| fs::write(dir.path().join(name), value.to_string()).unwrap();
+    let write =
+        |name: &str, value: Value| fs::write(dir.path().join(name), value.to_string()).unwrap();
     write("added_tokens.json", json!({"<second>": 501, "<first>": 500}));
     write("special_tokens_map.json", json!({"eos_token": {"content": "<first>", "lstrip": false}}));
     let tokenizer = Tokenizer::load(&ModelFiles::directory(dir.path()).unwrap()).unwrap();
@@ -232,7 +239,8 @@ fn truncation_and_padding_of_the_file_do_not_apply() {
     copy("qwen", dir.path());
     let path = dir.path().join("tokenizer.json");
     let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    json["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    json["truncation"] =
+        json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
     json["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
     fs::write(&path, json.to_string()).unwrap();
@@ -256,8 +264,6 @@ fn load_bytes(bytes: &[u8], config: &[u8]) -> Result<Tokenizer> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     #[test]
     fn any_tokens_stream_to_what_they_decode_to(
         kind in proptest::sample::select(&KINDS[..]),

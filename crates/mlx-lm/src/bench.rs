@@ -1,0 +1,67 @@
+//! The two speeds that llama-bench reports.
+
+use std::time::Instant;
+
+use mlx_core::{Array, async_eval, eval, random};
+
+use crate::error::Result;
+use crate::load::Model;
+
+/// Prompt tokens that go through the model at once.
+const PREFILL_STEP: usize = 2048;
+
+/// Returns the seconds that a prompt of `n_tokens` random tokens takes, up to the logits of the
+/// last.
+///
+/// # Errors
+/// When the model fails.
+pub fn prompt_processing(model: &Model, n_tokens: usize) -> Result<f64> {
+    let tokens = random_tokens(model, n_tokens)?;
+    let mut caches = model.make_cache();
+    let start = Instant::now();
+    let chunks = n_tokens.div_ceil(PREFILL_STEP);
+    for (i, chunk) in tokens.chunks(PREFILL_STEP).enumerate() {
+        let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
+        let hidden = model.forward(&tokens, &mut caches)?;
+        let state = caches.iter().flat_map(|cache| cache.state());
+        if i + 1 == chunks {
+            let logits = model.head(&hidden.at((.., -1..))?)?;
+            eval(state.chain([&logits]))?;
+        } else {
+            eval(state)?;
+        }
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Returns the seconds that `n_tokens` greedy steps take from an empty context.
+///
+/// # Errors
+/// When the model fails.
+pub fn text_generation(model: &Model, n_tokens: usize) -> Result<f64> {
+    let mut caches = model.make_cache();
+    let mut token = Array::from_slice(&random_tokens(model, 1)?, &[1, 1])?;
+    let start = Instant::now();
+    let mut previous: Option<Array> = None;
+    for _ in 0..n_tokens {
+        let hidden = model.forward(&token, &mut caches)?;
+        token = model.head(&hidden)?.argmax(-1, false)?;
+        async_eval([&token])?;
+        // Read as a reader would: each token, one step behind.
+        if let Some(previous) = previous.replace(token.clone()) {
+            previous.item::<u32>()?;
+        }
+    }
+    if let Some(last) = previous {
+        last.item::<u32>()?;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn random_tokens(model: &Model, n: usize) -> Result<Vec<u32>> {
+    let key = random::key(0)?;
+    let high = model.config().vocab_size as i32;
+    let shape = [i32::try_from(n).unwrap_or(i32::MAX)];
+    let tokens = random::randint(0, high, &shape, mlx_core::Dtype::Uint32, Some(&key))?;
+    Ok(tokens.to_vec()?)
+}

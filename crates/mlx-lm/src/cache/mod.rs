@@ -1,0 +1,61 @@
+//! Key-value caches: what a model remembers of the tokens that it has seen.
+//!
+//! Keys and values are `[B, KV, S, D]`. A cache gives up its handle to the old arrays before it
+//! writes, so that MLX reuses their memory: a handle that stayed would make every step copy the
+//! whole cache.
+
+mod full;
+mod rotating;
+
+pub use full::FullCache;
+pub use rotating::RotatingCache;
+
+use mlx_core::{Array, Result};
+
+use crate::layers::mask::Mask;
+
+/// The memory of one attention layer.
+pub trait KvCache {
+    /// Appends keys and values and returns all that the new rows may look at.
+    ///
+    /// # Errors
+    /// When the shapes do not fit what is there.
+    fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)>;
+
+    /// Returns the position of the next token.
+    fn offset(&self) -> i32;
+
+    /// Returns the mask for `n` new tokens, each seeing `window` tokens where there is a window.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn make_mask(&self, n: i32, window: Option<i32>) -> Result<Mask>;
+
+    /// Forgets the last `n` tokens; returns false and changes nothing where it cannot.
+    fn trim(&mut self, n: i32) -> bool;
+
+    /// Returns the arrays to evaluate after a part of the prompt.
+    fn state(&self) -> Vec<&Array>;
+}
+
+/// Appends along the token axis, growing in steps, and returns the written part.
+fn shape_with(shape: &[i32], tokens: i32) -> Vec<i32> {
+    let mut shape = shape.to_vec();
+    if let Some(size) = shape.get_mut(2) {
+        *size = tokens;
+    }
+    shape
+}
+
+/// Writes `rows` at `at` of the token axis, reusing the buffer if `store` is the only handle.
+fn write(store: &mut Option<Array>, rows: &Array, at: i32) -> Result<()> {
+    let Some(old) = store.take() else { return Ok(()) };
+    let start = [0, 0, at, 0];
+    let mut stop = rows.shape().to_vec();
+    stop[2] += at;
+    *store = Some(old.slice_update(rows, &start, &stop, &[1; 4])?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

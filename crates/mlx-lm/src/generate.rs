@@ -1,0 +1,447 @@
+//! From a prompt to text.
+//!
+//! A [`Session`] owns the caches of one conversation: each turn computes only what the prompt has
+//! beyond the tokens that the caches hold. The prompt goes through in chunks that never compute
+//! the output head; then each step is scheduled one token ahead, so that the host's work on a
+//! token runs beside the device's on the next.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use mlx_core::{Array, async_eval, eval, memory};
+
+use crate::cache::KvCache;
+use crate::detokenizer::Detokenizer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::load::{Loaded, Model};
+use crate::sample::{Sampler, Sampling};
+use crate::stop::StopStrings;
+use crate::thinking::{Segment, SegmentKind, ThinkingSplitter};
+
+/// Tokens between two returns of unused memory to the system.
+const CLEAR_CACHE_EVERY: usize = 256;
+
+/// How to generate.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// Tokens of the answer at most; `None` is the rest of the context.
+    pub max_tokens: Option<usize>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts at which the answer ends.
+    pub stop: Vec<String>,
+    /// Makes the draws repeatable.
+    pub seed: Option<u64>,
+    /// Prompt tokens that go through the model at once.
+    pub prefill_step: usize,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        GenerateOptions {
+            max_tokens: None,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            seed: None,
+            prefill_step: 2048,
+        }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// The model ended it, or a stop text came.
+    Stop,
+    /// As many tokens came as were asked for.
+    Length,
+    /// The context window is full.
+    Context,
+    /// The caller ended it.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// Returns the name that OpenAI's interface gives it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop | FinishReason::Cancelled => "stop",
+            FinishReason::Length | FinishReason::Context => "length",
+        }
+    }
+}
+
+/// A model's memory of one conversation, reused from turn to turn.
+pub struct Session<'m> {
+    loaded: &'m Loaded,
+    caches: Vec<Box<dyn KvCache>>,
+    /// The tokens that the caches hold.
+    tokens: Vec<u32>,
+}
+
+impl<'m> Session<'m> {
+    /// Starts with an empty memory.
+    pub fn new(loaded: &'m Loaded) -> Session<'m> {
+        Session { loaded, caches: loaded.model.make_cache(), tokens: Vec::new() }
+    }
+
+    /// Generates what follows `prompt`, the whole of the conversation so far.
+    ///
+    /// `starts_in_reasoning` says that the prompt ends inside a block of reasoning.
+    ///
+    /// # Errors
+    /// When the prompt is empty, does not fit the context, or holds a token that the model does
+    /// not have; when a setting makes no sense; when the model fails.
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        starts_in_reasoning: bool,
+        options: &GenerateOptions,
+    ) -> Result<TextStream<'_>> {
+        let Session { loaded, caches, tokens } = self;
+        let limits = Limits::new(&loaded.model, prompt, options)?;
+        memory::reset_peak()?;
+
+        let start = Instant::now();
+        let cached_tokens = reuse(caches, tokens, prompt, &loaded.model);
+        let sampler = Sampler::new(options.sampling.clone(), prompt, options.seed)?;
+        let mut decoder =
+            Decoder { model: &loaded.model, caches, fed: tokens, sampler, next: None };
+        decoder.prefill(&prompt[cached_tokens..], options.prefill_step.max(1))?;
+
+        let tokenizer = &loaded.tokenizer;
+        Ok(TextStream {
+            decoder,
+            limits,
+            text: TextPipeline {
+                detokenizer: tokenizer.detokenizer(),
+                stop: StopStrings::new(options.stop.iter().cloned()),
+                splitter: tokenizer.thinking().map(|t| t.splitter(starts_in_reasoning)),
+                ready: VecDeque::new(),
+            },
+            eos_token_ids: tokenizer.eos_token_ids().iter().copied().collect(),
+            finish_reason: None,
+            failed: false,
+            token_ids: Vec::new(),
+            prompt_tokens: prompt.len(),
+            cached_tokens,
+            start,
+            first: None,
+            last: None,
+        })
+    }
+}
+
+/// How long an answer may get.
+struct Limits {
+    max_tokens: usize,
+    /// Whether the context window sets it, not the caller.
+    by_context: bool,
+}
+
+impl Limits {
+    fn new(model: &Model, prompt: &[u32], options: &GenerateOptions) -> Result<Limits> {
+        let config = model.config();
+        options.sampling.check(config.vocab_size)?;
+        let Some(&largest) = prompt.iter().max() else {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the prompt is empty"));
+        };
+        if largest as usize >= config.vocab_size {
+            return Err(Error::format(
+                "tokenizer.json",
+                format!(
+                    "makes token {largest}, but the model has only {} tokens",
+                    config.vocab_size
+                ),
+            ));
+        }
+        let (n, wanted) = (prompt.len(), options.max_tokens);
+        let Some(context) = config.context_length else {
+            return Ok(Limits { max_tokens: wanted.unwrap_or(usize::MAX), by_context: false });
+        };
+        if n >= context {
+            return Err(Error::new(
+                ErrorKind::ContextLength,
+                format!("the prompt has {n} tokens, the context window {context}"),
+            )
+            .with_hint("shorten the prompt, or start a new conversation"));
+        }
+        let room = context - n;
+        Ok(match wanted {
+            Some(max_tokens) if max_tokens <= room => Limits { max_tokens, by_context: false },
+            _ => Limits { max_tokens: room, by_context: true },
+        })
+    }
+}
+
+/// Cuts the caches down to what they have in common with `prompt`, and returns how much that is.
+/// At least one token is left to compute.
+fn reuse(
+    caches: &mut Vec<Box<dyn KvCache>>,
+    tokens: &mut Vec<u32>,
+    prompt: &[u32],
+    model: &Model,
+) -> usize {
+    let common = tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+    let common = common.min(prompt.len() - 1);
+    let excess = (tokens.len() - common) as i32;
+    if excess == 0 || caches.iter_mut().all(|cache| cache.trim(excess)) {
+        tokens.truncate(common);
+    } else {
+        *caches = model.make_cache();
+        tokens.clear();
+    }
+    tokens.len()
+}
+
+/// Runs the model one token ahead of its reader.
+struct Decoder<'s> {
+    model: &'s Model,
+    caches: &'s mut Vec<Box<dyn KvCache>>,
+    fed: &'s mut Vec<u32>,
+    sampler: Sampler,
+    /// The next token, on its way.
+    next: Option<Array>,
+}
+
+impl Decoder<'_> {
+    /// Feeds the prompt and starts the first token.
+    fn prefill(&mut self, prompt: &[u32], step: usize) -> mlx_core::Result<()> {
+        let (body, last) = prompt.split_at(prompt.len() - 1);
+        for chunk in body.chunks(step) {
+            let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
+            self.model.forward(&tokens, self.caches)?;
+            eval(self.caches.iter().flat_map(|cache| cache.state()))?;
+            memory::clear_cache()?;
+            self.fed.extend(chunk);
+        }
+        self.schedule(&Array::from_slice(last, &[1, 1])?)?;
+        self.fed.extend(last);
+        Ok(())
+    }
+
+    /// Feeds `[1, 1]` tokens and starts the one that follows.
+    fn schedule(&mut self, tokens: &Array) -> mlx_core::Result<()> {
+        let hidden = self.model.forward(tokens, self.caches)?;
+        let logits = self.model.head(&hidden.at((.., -1..))?)?.squeeze(1)?;
+        let next = self.sampler.sample(&logits)?;
+        async_eval([&next])?;
+        self.next = Some(next);
+        Ok(())
+    }
+
+    /// Returns the token on its way, after starting the one behind it unless it `is_last`.
+    fn step(&mut self, is_last: bool) -> mlx_core::Result<Option<u32>> {
+        let Some(token) = self.next.take() else { return Ok(None) };
+        if !is_last {
+            self.schedule(&token.reshape([1, 1])?)?;
+        }
+        let id = token.item::<u32>()?;
+        if !is_last {
+            self.fed.push(id);
+        }
+        Ok(Some(id))
+    }
+
+    /// Forgets everything, after an error left the caches in an unknown state.
+    fn reset(&mut self) {
+        *self.caches = self.model.make_cache();
+        self.fed.clear();
+        self.next = None;
+    }
+}
+
+/// What happens to tokens on their way to the reader.
+struct TextPipeline {
+    detokenizer: Detokenizer,
+    stop: StopStrings,
+    splitter: Option<ThinkingSplitter>,
+    ready: VecDeque<Chunk>,
+}
+
+impl TextPipeline {
+    fn add(&mut self, token: u32) {
+        let text = self.stop.push(self.detokenizer.add(token));
+        self.split(&text);
+    }
+
+    fn finish(&mut self) {
+        let mut text = self.stop.push(self.detokenizer.finish());
+        text.push_str(&self.stop.finish());
+        self.split(&text);
+        if let Some(splitter) = &mut self.splitter {
+            self.ready.extend(splitter.finish().into_iter().map(Chunk::from));
+        }
+    }
+
+    fn split(&mut self, text: &str) {
+        match &mut self.splitter {
+            Some(splitter) => {
+                self.ready.extend(splitter.push(text).into_iter().map(Chunk::from));
+            }
+            None if text.is_empty() => {}
+            None => {
+                self.ready.push_back(Chunk { kind: SegmentKind::Answer, text: text.to_owned() });
+            }
+        }
+    }
+}
+
+/// A piece of generated text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Whether it is reasoning or answer.
+    pub kind: ChunkKind,
+    /// The text, never empty.
+    pub text: String,
+}
+
+/// What a [`Chunk`] is part of.
+pub type ChunkKind = SegmentKind;
+
+impl From<Segment> for Chunk {
+    fn from(Segment { kind, text }: Segment) -> Self {
+        Chunk { kind, text }
+    }
+}
+
+/// Figures of a generation.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Why it ended; `Cancelled` while it has not.
+    pub finish_reason: FinishReason,
+    /// The generated tokens, with the end-of-sequence token where there was one.
+    pub token_ids: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// How many of these were still in the caches.
+    pub cached_tokens: usize,
+    /// Generated tokens, without the end-of-sequence token.
+    pub generation_tokens: usize,
+    /// Seconds that the prompt took, up to the first token.
+    pub prompt_seconds: f64,
+    /// Seconds from the first token to the last.
+    pub generation_seconds: f64,
+    /// Seconds from the call to the first token.
+    pub time_to_first_token_seconds: f64,
+    /// The most memory that arrays took, in bytes.
+    pub peak_memory_bytes: u64,
+}
+
+impl Summary {
+    /// Returns the speed of the prompt, in computed tokens per second.
+    pub fn prompt_tokens_per_second(&self) -> f64 {
+        rate(self.prompt_tokens - self.cached_tokens, self.prompt_seconds)
+    }
+
+    /// Returns the speed of the answer: tokens after the first, over the time they took.
+    pub fn generation_tokens_per_second(&self) -> f64 {
+        rate(self.token_ids.len().saturating_sub(1), self.generation_seconds)
+    }
+}
+
+fn rate(n: usize, seconds: f64) -> f64 {
+    if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
+}
+
+/// Generated text as it comes.
+///
+/// Dropping it ends the generation; the session stays usable.
+pub struct TextStream<'s> {
+    decoder: Decoder<'s>,
+    limits: Limits,
+    text: TextPipeline,
+    eos_token_ids: Vec<u32>,
+    finish_reason: Option<FinishReason>,
+    failed: bool,
+    token_ids: Vec<u32>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    start: Instant,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl TextStream<'_> {
+    /// Ends the generation; text that was held back still comes.
+    pub fn cancel(&mut self) {
+        self.finish(FinishReason::Cancelled);
+    }
+
+    /// Returns the figures so far.
+    pub fn summary(&self) -> Summary {
+        let ended_by_token =
+            self.token_ids.last().is_some_and(|id| self.eos_token_ids.contains(id));
+        let first = self.first.unwrap_or_else(Instant::now);
+        let last = self.last.unwrap_or(first);
+        Summary {
+            finish_reason: self.finish_reason.unwrap_or(FinishReason::Cancelled),
+            token_ids: self.token_ids.clone(),
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            generation_tokens: self.token_ids.len() - usize::from(ended_by_token),
+            prompt_seconds: (first - self.start).as_secs_f64(),
+            generation_seconds: (last - first).as_secs_f64(),
+            time_to_first_token_seconds: (first - self.start).as_secs_f64(),
+            peak_memory_bytes: memory::peak().unwrap_or(0) as u64,
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason) {
+        if self.finish_reason.is_none() {
+            self.finish_reason = Some(reason);
+            self.text.finish();
+        }
+    }
+
+    /// Takes one token, or notes why there is none.
+    fn advance(&mut self) -> mlx_core::Result<()> {
+        let n = self.token_ids.len();
+        if n >= self.limits.max_tokens {
+            let reason =
+                if self.limits.by_context { FinishReason::Context } else { FinishReason::Length };
+            self.finish(reason);
+            return Ok(());
+        }
+        let Some(id) = self.decoder.step(n + 1 == self.limits.max_tokens)? else {
+            self.finish(FinishReason::Stop);
+            return Ok(());
+        };
+        let now = Instant::now();
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+        self.token_ids.push(id);
+        if self.eos_token_ids.contains(&id) {
+            self.finish(FinishReason::Stop);
+            return Ok(());
+        }
+        self.text.add(id);
+        if self.text.stop.stopped().is_some() {
+            self.finish(FinishReason::Stop);
+        }
+        if n % CLEAR_CACHE_EVERY == CLEAR_CACHE_EVERY - 1 {
+            memory::clear_cache()?;
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for TextStream<'_> {
+    type Item = Result<Chunk>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(chunk) = self.text.ready.pop_front() {
+                return Some(Ok(chunk));
+            }
+            if self.finish_reason.is_some() || self.failed {
+                return None;
+            }
+            if let Err(e) = self.advance() {
+                self.failed = true;
+                self.decoder.reset();
+                return Some(Err(e.into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Grouped-query attention.
+
+use mlx_core::nn::{Linear, RmsNorm};
+use mlx_core::{Array, Weights, nn};
+
+use super::mask::Mask;
+use super::rope::{Rope, RopeArgs};
+use crate::cache::KvCache;
+use crate::error::Result;
+
+/// What an attention layer is made from.
+#[derive(Clone, Debug)]
+pub struct AttentionArgs {
+    /// Size of the hidden state.
+    pub hidden_size: i32,
+    /// Number of query heads.
+    pub n_heads: i32,
+    /// Number of key and value heads; divides `n_heads`.
+    pub n_kv_heads: i32,
+    /// Size of a head.
+    pub head_dim: i32,
+    /// Whether the projections of queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Whether the output projection has a bias.
+    pub o_bias: bool,
+    /// Epsilon of the norms over each query and key head, where the family has them.
+    pub qk_norm_eps: Option<f32>,
+    /// The rotary embedding.
+    pub rope: RopeArgs,
+}
+
+/// Attention with a cache.
+pub struct Attention {
+    n_heads: i32,
+    n_kv_heads: i32,
+    scale: f32,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
+    rope: Rope,
+}
+
+impl Attention {
+    /// Takes the weights.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read or the rotary variant is unknown.
+    pub fn new(w: &Weights, args: &AttentionArgs) -> Result<Self> {
+        let AttentionArgs { hidden_size: dim, n_heads, n_kv_heads, head_dim, .. } = *args;
+        let norm =
+            |name: &str| args.qk_norm_eps.map(|eps| w.rms_norm(name, head_dim, eps)).transpose();
+        Ok(Attention {
+            n_heads,
+            n_kv_heads,
+            scale: (head_dim as f32).powf(-0.5),
+            q_proj: w.linear("q_proj", dim, n_heads * head_dim, args.qkv_bias)?,
+            k_proj: w.linear("k_proj", dim, n_kv_heads * head_dim, args.qkv_bias)?,
+            v_proj: w.linear("v_proj", dim, n_kv_heads * head_dim, args.qkv_bias)?,
+            o_proj: w.linear("o_proj", n_heads * head_dim, dim, args.o_bias)?,
+            q_norm: norm("q_norm")?,
+            k_norm: norm("k_norm")?,
+            rope: Rope::new(&args.rope)?,
+        })
+    }
+
+    /// Applies the layer.
+    ///
+    /// # Shape
+    /// `x: [B, L, E] → [B, L, E]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(
+        &self,
+        x: &Array,
+        mask: &Mask,
+        cache: &mut dyn KvCache,
+    ) -> mlx_core::Result<Array> {
+        let [b, l, _] = x.dims()?;
+        let heads = |y: Array, n: i32, norm: Option<&RmsNorm>| {
+            let y = y.reshape([b, l, n, -1])?;
+            let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
+            y.transpose([0, 2, 1, 3])
+        };
+        let q = heads(self.q_proj.forward(x)?, self.n_heads, self.q_norm.as_ref())?;
+        let k = heads(self.k_proj.forward(x)?, self.n_kv_heads, self.k_norm.as_ref())?;
+        let v = heads(self.v_proj.forward(x)?, self.n_kv_heads, None)?;
+
+        let q = self.rope.forward(&q, cache.offset())?;
+        let k = self.rope.forward(&k, cache.offset())?;
+        let (k, v) = cache.update_and_fetch(&k, &v)?;
+        let out = nn::attention(&q, &k, &v, self.scale, mask.as_attention())?;
+        self.o_proj.forward(&out)
+    }
+}

@@ -1,0 +1,137 @@
+//! From a model's files to a model.
+
+use mlx_core::io::{Checkpoint, SafetensorsFile};
+use mlx_core::{Dtype, Weights};
+use serde_json::Value;
+
+use crate::config::ModelConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::ModelFiles;
+use crate::models::{self, LanguageModel};
+use crate::tokenizer::{Tokenizer, TokenizerOptions};
+
+/// How to load.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Converts floating weights; `None` keeps what the checkpoint has.
+    pub dtype: Option<Dtype>,
+}
+
+/// A model with its configuration.
+pub struct Model {
+    model: Box<dyn LanguageModel>,
+    config: ModelConfig,
+    n_parameters: u64,
+    weight_bytes: u64,
+}
+
+/// A model with its tokenizer.
+pub struct Loaded {
+    /// The model.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What the user should know: disagreements in the files that did not keep the model from loading.
+    pub notes: Vec<String>,
+}
+
+/// Loads a model and its tokenizer.
+///
+/// # Errors
+/// When a file is missing or broken, the architecture is unknown, or the weights do not fit it.
+pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded> {
+    // Small files first: what can be wrong with them is told before gigabytes are mapped.
+    let config = ModelConfig::load(files)?;
+    models::family(&config)?;
+    let eos_token_ids = config.eos_token_ids.iter().copied().collect();
+    let tokenizer = Tokenizer::load_with(
+        files,
+        TokenizerOptions { eos_token_ids: Some(eos_token_ids), ..TokenizerOptions::default() },
+    )?;
+    let (model, notes) = Model::load_with(files, config, options)?;
+    Ok(Loaded { model, tokenizer, notes })
+}
+
+impl Model {
+    /// Loads a model without a tokenizer, and returns what the user should know.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<(Model, Vec<String>)> {
+        Model::load_with(files, ModelConfig::load(files)?, options)
+    }
+
+    fn load_with(
+        files: &ModelFiles,
+        config: ModelConfig,
+        options: &LoadOptions,
+    ) -> Result<(Model, Vec<String>)> {
+        let family = models::family(&config)?;
+        let checkpoint = open_checkpoint(files)?;
+        let notes = checkpoint.report().iter().map(ToString::to_string).collect();
+        let weights = Weights::from_checkpoint(&checkpoint, |name| (family.rename)(name, &config))
+            .with_quantization(config.quantization.clone())
+            .with_dtype(options.dtype);
+        Ok((Model::build(weights, config)?, notes))
+    }
+
+    /// Makes a model of a given configuration with random weights, packed where the configuration
+    /// says so: to measure a shape without its checkpoint.
+    ///
+    /// # Errors
+    /// When the configuration is broken or the architecture unknown.
+    pub fn random(config: &Value, dtype: Option<Dtype>, seed: u64) -> Result<Model> {
+        let config = ModelConfig::from_json(config.clone())?;
+        let declared =
+            ["torch_dtype", "dtype"].iter().find_map(|key| config.raw.get(*key)?.as_str());
+        let dtype = dtype.or_else(|| declared.and_then(Dtype::from_name));
+        let dtype = dtype.filter(|dtype| dtype.is_floating()).unwrap_or(Dtype::Bfloat16);
+        let weights = Weights::random(seed, dtype, config.quantization.clone())?;
+        Model::build(weights, config)
+    }
+
+    fn build(weights: Weights, config: ModelConfig) -> Result<Model> {
+        let model = (models::family(&config)?.build)(&weights, &config)?;
+        weights.finish()?;
+        let (n_parameters, weight_bytes) = (weights.n_parameters(), weights.n_bytes());
+        Ok(Model { model, config, n_parameters, weight_bytes })
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Returns the number of weights, counted before packing.
+    pub fn n_parameters(&self) -> u64 {
+        self.n_parameters
+    }
+
+    /// Returns the size of the weights in bytes.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+}
+
+impl std::ops::Deref for Model {
+    type Target = dyn LanguageModel;
+
+    fn deref(&self) -> &Self::Target {
+        self.model.as_ref()
+    }
+}
+
+fn open_checkpoint(files: &ModelFiles) -> Result<Checkpoint> {
+    if let Some(root) = files.root() {
+        return Ok(Checkpoint::open_dir(root)?);
+    }
+    let names = files.list().into_iter().filter(|name| name.ends_with(".safetensors"));
+    let embedded = names.filter_map(|name| Some((files.embedded_bytes(&name)?, name)));
+    let shards: Vec<SafetensorsFile> = embedded
+        .map(|(bytes, name)| SafetensorsFile::from_static(name, bytes))
+        .collect::<mlx_core::Result<_>>()?;
+    if shards.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, format!("{}: no weights", files.name())));
+    }
+    Ok(Checkpoint::from_files(shards)?)
+}

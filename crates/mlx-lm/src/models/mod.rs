@@ -1,0 +1,86 @@
+//! Model families: one file for each `model_type`, named after it.
+//!
+//! A family reads its configuration, builds its layers from [`Weights`] and computes hidden
+//! states. It knows nothing of files, sampling or tokenizers. To add one, write its file and add
+//! a line to [`FAMILIES`].
+
+mod llama;
+mod qwen2;
+mod qwen3;
+
+use mlx_core::{Array, Weights};
+
+use crate::cache::KvCache;
+use crate::config::ModelConfig;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A model that predicts the next token.
+pub trait LanguageModel {
+    /// Returns the last hidden states and appends to the caches.
+    ///
+    /// # Shape
+    /// `tokens: [B, L] → [B, L, E]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn forward(&self, tokens: &Array, caches: &mut [Box<dyn KvCache>]) -> mlx_core::Result<Array>;
+
+    /// Returns the logits of hidden states. Apart from [`forward`](Self::forward), so that a
+    /// prompt costs none but the last.
+    ///
+    /// # Shape
+    /// `hidden: [B, L, E] → [B, L, V]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn head(&self, hidden: &Array) -> mlx_core::Result<Array>;
+
+    /// Makes an empty cache for each layer.
+    fn make_cache(&self) -> Vec<Box<dyn KvCache>>;
+}
+
+/// How a family is loaded.
+pub(crate) struct Family {
+    /// Returns the name that the family uses for a tensor, or `None` to leave the tensor out.
+    pub(crate) rename: fn(&str, &ModelConfig) -> Option<String>,
+    /// Builds the model.
+    pub(crate) build: fn(&Weights, &ModelConfig) -> Result<Box<dyn LanguageModel>>,
+}
+
+/// Every `model_type` and its family.
+const FAMILIES: &[(&str, Family)] = &[
+    ("llama", llama::FAMILY),
+    ("mistral", llama::FAMILY),
+    ("qwen2", qwen2::FAMILY),
+    ("qwen3", qwen3::FAMILY),
+];
+
+/// Returns every `model_type` that can be loaded.
+pub fn model_types() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|(model_type, _)| *model_type)
+}
+
+pub(crate) fn family(config: &ModelConfig) -> Result<&'static Family> {
+    let model_type = &config.model_type;
+    if let Some((_, family)) = FAMILIES.iter().find(|(name, _)| name == model_type) {
+        return Ok(family);
+    }
+    let known: Vec<&str> = model_types().collect();
+    let auto_map = config.raw.get("auto_map").is_some_and(|v| !v.is_null());
+    let error =
+        Error::new(ErrorKind::Unsupported, format!("model_type \"{model_type}\" is not supported"))
+            .with_hint(format!("supported are {}", known.join(", ")));
+    Err(if auto_map {
+        error.with_hint("the checkpoint's own code (\"auto_map\") is never executed")
+    } else {
+        error
+    })
+}
+
+/// Keeps every name but those of buffers that are computed and not stored, and of a head that the
+/// configuration ties to the embedding.
+pub(crate) fn keep_weights(name: &str, config: &ModelConfig) -> Option<String> {
+    let tied = config.raw.get("tie_word_embeddings") == Some(&serde_json::Value::Bool(true));
+    let is_unused = name.contains("rotary_emb.inv_freq") || (tied && name.starts_with("lm_head."));
+    (!is_unused).then(|| name.to_owned())
+}

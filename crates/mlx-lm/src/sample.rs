@@ -1,0 +1,285 @@
+//! From logits to a token: penalties, filters, and the draw.
+//!
+//! The order is mlx-lm's. Processors change the logits: bias, then repetition, presence and
+//! frequency penalties. Filters drop tokens from the log-probabilities: top-p, min-p, XTC, top-k.
+//! The temperature comes last, so filters see the distribution at temperature one.
+//!
+//! Everything stays in the lazy graph: the last tokens may not be computed yet.
+
+use mlx_core::{Array, Dtype, Result, ops, random};
+
+use crate::error::{Error, ErrorKind};
+
+/// How tokens are chosen. The default is greedy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Spread of the distribution; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Keeps the likeliest tokens that together have this probability; off at 0 and 1.
+    pub top_p: f32,
+    /// Keeps this many tokens; off at 0.
+    pub top_k: usize,
+    /// Keeps tokens at least this likely, relative to the likeliest; off at 0.
+    pub min_p: f32,
+    /// Tokens that `min_p` always keeps.
+    pub min_tokens_to_keep: usize,
+    /// Chance that the likeliest tokens are excluded (XTC); off at 0.
+    pub xtc_probability: f32,
+    /// Probability above which XTC counts a token as likely, at most one half.
+    pub xtc_threshold: f32,
+    /// Tokens that XTC never excludes.
+    pub xtc_special_tokens: Vec<u32>,
+    /// Divides the logits of tokens that occurred (arXiv 1909.05858); off at 0 and 1.
+    pub repetition_penalty: f32,
+    /// Subtracted once from tokens that occurred; off at 0.
+    pub presence_penalty: f32,
+    /// Subtracted for each occurrence; off at 0.
+    pub frequency_penalty: f32,
+    /// How many of the last tokens the penalties look at.
+    pub penalty_context: usize,
+    /// Added to the logits of single tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            temperature: 0.0,
+            top_p: 0.0,
+            top_k: 0,
+            min_p: 0.0,
+            min_tokens_to_keep: 1,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
+            xtc_special_tokens: Vec::new(),
+            repetition_penalty: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            penalty_context: 20,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+impl Sampling {
+    /// Refuses settings outside their range, and tokens that the model does not have.
+    ///
+    /// # Errors
+    /// When a setting makes no sense; the text names it.
+    pub fn check(&self, vocab_size: usize) -> crate::error::Result<()> {
+        let ranges = [
+            ("temperature", self.temperature, 0.0, f32::MAX),
+            ("top_p", self.top_p, 0.0, 1.0),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("xtc_probability", self.xtc_probability, 0.0, 1.0),
+            ("xtc_threshold", self.xtc_threshold, 0.0, 0.5),
+            ("repetition_penalty", self.repetition_penalty, 0.0, f32::MAX),
+            ("presence_penalty", self.presence_penalty, -f32::MAX, f32::MAX),
+            ("frequency_penalty", self.frequency_penalty, -f32::MAX, f32::MAX),
+        ];
+        let fail = |message| Err(Error::new(ErrorKind::InvalidArgument, message));
+        for (name, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                return fail(match high {
+                    f32::MAX => format!("{name}: {value} is out of range, at least {low}"),
+                    _ => format!("{name}: {value} is not in {low}..={high}"),
+                });
+            }
+        }
+        let biased = self.logit_bias.iter().map(|(token, _)| token);
+        for &token in biased.chain(&self.xtc_special_tokens) {
+            if token as usize >= vocab_size {
+                return fail(format!(
+                    "token {token} is not below the vocabulary size {vocab_size}"
+                ));
+            }
+        }
+        if let Some((token, bias)) = self.logit_bias.iter().find(|(_, bias)| bias.is_nan()) {
+            return fail(format!("logit_bias: {bias} for token {token}"));
+        }
+        Ok(())
+    }
+
+    fn has_penalty(&self) -> bool {
+        !matches!(self.repetition_penalty, 0.0 | 1.0)
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+    }
+}
+
+/// Chooses tokens of one sequence.
+pub struct Sampler {
+    sampling: Sampling,
+    key: Array,
+    /// `[1, n]`: the last tokens, for the penalties.
+    recent: Option<Array>,
+}
+
+impl Sampler {
+    /// Starts a sequence that has `prompt` so far. The same seed gives the same draws.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn new(sampling: Sampling, prompt: &[u32], seed: Option<u64>) -> Result<Sampler> {
+        let key = match seed {
+            Some(seed) => random::key(seed)?,
+            None => random::next_key()?,
+        };
+        let mut sampler = Sampler { sampling, key, recent: None };
+        let tail = prompt.len().saturating_sub(sampler.sampling.penalty_context);
+        sampler
+            .remember(&Array::from_slice(&prompt[tail..], &[1, (prompt.len() - tail) as i32])?)?;
+        Ok(sampler)
+    }
+
+    /// Adds tokens, `[1, n]`, to what the penalties look at.
+    fn remember(&mut self, tokens: &Array) -> Result<()> {
+        if !self.sampling.has_penalty() || self.sampling.penalty_context == 0 {
+            return Ok(());
+        }
+        let all = match self.recent.take() {
+            Some(recent) => ops::concatenate([&recent, tokens], 1)?,
+            None => tokens.clone(),
+        };
+        let excess = all.dim(1)? - self.sampling.penalty_context as i32;
+        self.recent = Some(if excess > 0 { all.at((.., excess..))? } else { all });
+        Ok(())
+    }
+
+    /// Chooses a token and remembers it.
+    ///
+    /// # Shape
+    /// `logits: [1, V] → [1]`, `uint32`
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn sample(&mut self, logits: &Array) -> Result<Array> {
+        let logits = process(logits, self.recent.as_ref(), &self.sampling)?;
+        let token = if self.sampling.temperature == 0.0 {
+            logits.argmax(-1, false)?
+        } else {
+            let keys = random::split(&self.key, 3)?;
+            self.key = keys.at(0)?;
+            let logits = logits.astype(Dtype::Float32)?;
+            let logprobs = (&logits - logits.logsumexp(-1, true)?)?;
+            let kept = filter(&logprobs, &self.sampling, &keys.at(1)?)?;
+            let scaled = (kept * self.sampling.temperature.recip())?;
+            random::categorical(&scaled, -1, Some(&keys.at(2)?))?
+        };
+        self.remember(&token.reshape([1, 1])?)?;
+        Ok(token)
+    }
+}
+
+/// Applies bias and penalties.
+///
+/// # Shape
+/// `logits: [1, V]`, `recent: [1, n] → [1, V]`
+///
+/// # Errors
+/// When memory runs out.
+pub fn process(logits: &Array, recent: Option<&Array>, sampling: &Sampling) -> Result<Array> {
+    let mut logits = logits.clone();
+    let vocab_size = logits.dim(-1)?;
+    if !sampling.logit_bias.is_empty() {
+        let (tokens, values): (Vec<u32>, Vec<f32>) = sampling.logit_bias.iter().copied().unzip();
+        let n = tokens.len() as i32;
+        let values = Array::from_slice(&values, &[1, n])?.astype(logits.dtype())?;
+        logits = logits.scatter_add_axis(&Array::from_slice(&tokens, &[1, n])?, &values, -1)?;
+    }
+    let Some(recent) = recent.filter(|recent| recent.size() > 0) else { return Ok(logits) };
+    if !matches!(sampling.repetition_penalty, 0.0 | 1.0) {
+        let penalty = sampling.repetition_penalty;
+        let seen = logits.take_along_axis(recent, -1)?;
+        let lowered = ops::where_(&seen.less(0.0f32)?, (&seen * penalty)?, (&seen / penalty)?)?;
+        logits = logits.put_along_axis(recent, lowered, -1)?;
+    }
+    if sampling.presence_penalty == 0.0 && sampling.frequency_penalty == 0.0 {
+        return Ok(logits);
+    }
+    let counts = ops::zeros(&[1, vocab_size], logits.dtype())?;
+    let counts =
+        counts.scatter_add_axis(recent, &recent.ones_like()?.astype(logits.dtype())?, -1)?;
+    if sampling.presence_penalty != 0.0 {
+        let present = counts.greater(0.0f32)?;
+        let lowered = (&logits - sampling.presence_penalty)?;
+        logits = ops::where_(&present, lowered, &logits)?;
+    }
+    if sampling.frequency_penalty != 0.0 {
+        logits = (logits - (counts * sampling.frequency_penalty)?)?;
+    }
+    Ok(logits)
+}
+
+/// Drops tokens: those left out get minus infinity.
+///
+/// # Shape
+/// `logprobs: [1, V] → [1, V]`
+///
+/// # Errors
+/// When memory runs out.
+pub fn filter(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Array> {
+    let mut logprobs = logprobs.clone();
+    if 0.0 < sampling.top_p && sampling.top_p < 1.0 {
+        logprobs = top_p(&logprobs, sampling.top_p)?;
+    }
+    if sampling.min_p > 0.0 {
+        logprobs = min_p(&logprobs, sampling.min_p, sampling.min_tokens_to_keep)?;
+    }
+    if sampling.xtc_probability > 0.0 {
+        logprobs = xtc(&logprobs, sampling, key)?;
+    }
+    if sampling.top_k > 0 {
+        logprobs = top_k(&logprobs, sampling.top_k)?;
+    }
+    Ok(logprobs)
+}
+
+const DROPPED: f32 = f32::NEG_INFINITY;
+
+/// Keeps the likeliest tokens until their mass reaches `p`; ties at the edge are kept.
+fn top_p(logprobs: &Array, p: f32) -> Result<Array> {
+    let sorted = logprobs.sort(-1)?;
+    let probs = sorted.astype(Dtype::Float32)?.exp()?;
+    let above = probs.cumsum(-1, ops::Scan { reverse: true, inclusive: false })?;
+    let total = (above.at((.., ..1))? + probs.at((.., ..1))?)?;
+    let n_dropped = above.greater_equal((total * p)?)?.sum(-1, true)?;
+    let threshold = sorted.take_along_axis(&n_dropped, -1)?;
+    ops::where_(&logprobs.less(threshold)?, DROPPED, logprobs)
+}
+
+fn min_p(logprobs: &Array, p: f32, keep: usize) -> Result<Array> {
+    let threshold = (logprobs.max(-1, true)? + p.ln())?;
+    let mut dropped = logprobs.less(threshold)?;
+    let n = logprobs.dim(-1)?;
+    let keep = i32::try_from(keep).unwrap_or(n).min(n);
+    if keep > 1 {
+        let order = logprobs.argpartition(n - keep, -1)?;
+        dropped = dropped.put_along_axis(&order.at((.., n - keep..))?, false, -1)?;
+    }
+    ops::where_(&dropped, DROPPED, logprobs)
+}
+
+/// Excludes all tokens that are likelier than the least likely of the likely ones.
+fn xtc(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Array> {
+    let probs = logprobs.softmax(-1, false)?;
+    let likely = probs.greater(sampling.xtc_threshold)?;
+    let least_likely = ops::where_(&likely, &probs, f32::INFINITY)?.min(-1, true)?;
+    let mut excluded = probs.greater(least_likely)?;
+    if !sampling.xtc_special_tokens.is_empty() {
+        let tokens = &sampling.xtc_special_tokens;
+        let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32])?;
+        excluded = excluded.put_along_axis(&tokens, false, -1)?;
+    }
+    let draw = random::uniform(0.0f32, 1.0f32, &[], Dtype::Float32, Some(key))?;
+    let applies = draw.less_equal(sampling.xtc_probability)?;
+    ops::where_(&excluded.logical_and(applies)?, DROPPED, logprobs)
+}
+
+/// DIFFERENCE: keeping as many as there are, or more, changes nothing; mlx-lm fails.
+fn top_k(logprobs: &Array, k: usize) -> Result<Array> {
+    let n = logprobs.dim(-1)?;
+    let Some(k) = i32::try_from(k).ok().filter(|&k| k < n) else { return Ok(logprobs.clone()) };
+    let order = logprobs.negative()?.argpartition(k - 1, -1)?;
+    logprobs.put_along_axis(&order.at((.., k..))?, DROPPED, -1)
+}
