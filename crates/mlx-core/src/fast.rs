@@ -32,6 +32,17 @@ pub fn layer_norm(
     array_op!(mlx_fast_layer_norm, x, weight, bias, eps)
 }
 
+/// Returns the negative logarithm of the softmax of `logits` at `targets`.
+///
+/// # Shape
+/// `logits: […, V]`, `targets: […] → […]`
+///
+/// # Errors
+/// When the shapes do not fit or the targets are not integers.
+pub fn cross_entropy(logits: &Array, targets: &Array) -> Result<Array> {
+    array_op!(mlx_fast_cross_entropy, logits, targets)
+}
+
 /// What [`rope`] rotates and how fast.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeOptions<'a> {

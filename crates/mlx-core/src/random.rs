@@ -2,7 +2,7 @@
 
 use crate::array::{Array, Operand};
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{self, array_op, c_call};
 
 /// Starts this thread's key sequence anew.
@@ -72,11 +72,12 @@ pub fn uniform(
 pub fn normal(
     shape: &[i32],
     dtype: Dtype,
-    loc: f32,
-    scale: f32,
+    loc: impl Operand,
+    scale: impl Operand,
     key: Option<&Array>,
 ) -> Result<Array> {
-    array_op!(mlx_random_normal, [shape], dtype, loc, scale, key)
+    let (loc, scale) = (&loc.into_array(Some(dtype))?, &scale.into_array(Some(dtype))?);
+    array_op!(mlx_random_normal_broadcast, [shape], dtype, loc, scale, key)
 }
 
 /// Returns normally distributed numbers cut off outside `lower..upper`.
@@ -149,6 +150,43 @@ pub fn laplace(
 /// When there is no such axis.
 pub fn categorical(logits: &Array, axis: i32, key: Option<&Array>) -> Result<Array> {
     array_op!(mlx_random_categorical, logits, axis, key)
+}
+
+/// Draws as [`categorical`] does, `num_samples` times, along a new last axis.
+///
+/// # Errors
+/// When there is no such axis or `num_samples` is negative.
+pub fn categorical_num_samples(
+    logits: &Array,
+    axis: i32,
+    num_samples: i32,
+    key: Option<&Array>,
+) -> Result<Array> {
+    array_op!(mlx_random_categorical_num_samples, logits, axis, num_samples, key)
+}
+
+/// Draws as [`categorical`] does, to a shape that ends with that of `logits` without the axis.
+///
+/// # Errors
+/// When there is no such axis or the shape does not fit.
+pub fn categorical_shape(
+    logits: &Array,
+    axis: i32,
+    shape: &[i32],
+    key: Option<&Array>,
+) -> Result<Array> {
+    array_op!(mlx_random_categorical_shape, logits, axis, [shape], key)
+}
+
+/// Returns `0..n` in random order, as `uint32`.
+///
+/// # Errors
+/// When `n` is not positive.
+pub fn permutation_arange(n: i32, key: Option<&Array>) -> Result<Array> {
+    if n <= 0 {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("permutation: of {n} numbers")));
+    }
+    array_op!(mlx_random_permutation_arange, n, key)
 }
 
 /// Shuffles slices along an axis.

@@ -195,17 +195,7 @@ impl Array {
         if items.iter().any(|item| matches!(item, Placed::Array(_))) {
             return self.at_arrays(items, &shape);
         }
-        let mut view = View::default();
-        let mut result_shape = Vec::new();
-        for item in items {
-            let size = shape.get(view.start.len()).copied().unwrap_or(0);
-            match item {
-                Placed::NewAxis => result_shape.push(1),
-                Placed::Int(position) => view.push_one(check_position(position, size)?),
-                Placed::Slice(slice) => result_shape.push(view.push(slice, size)?),
-                Placed::Array(_) => {}
-            }
-        }
+        let (view, result_shape, _) = View::new(&items, &shape)?;
         let result = view.of(self, &shape)?;
         if result.shape() == result_shape { Ok(result) } else { result.reshape(&result_shape) }
     }
@@ -300,6 +290,30 @@ struct View {
 }
 
 impl View {
+    /// Puts a view without index arrays together: with it, the shape of what is chosen and the same
+    /// with the axes that integers and new axes make away with and add.
+    fn new(items: &[Placed], shape: &[i32]) -> Result<(View, Vec<i32>, Vec<i32>)> {
+        let mut view = View::default();
+        let (mut result_shape, mut view_shape) = (Vec::new(), Vec::new());
+        for item in items {
+            let size = shape.get(view.start.len()).copied().unwrap_or(0);
+            match item {
+                Placed::NewAxis => result_shape.push(1),
+                Placed::Int(position) => {
+                    view.push_one(check_position(*position, size)?);
+                    view_shape.push(1);
+                }
+                Placed::Slice(slice) => {
+                    let n = view.push(*slice, size)?;
+                    result_shape.push(n);
+                    view_shape.push(n);
+                }
+                Placed::Array(_) => {}
+            }
+        }
+        Ok((view, result_shape, view_shape))
+    }
+
     fn push_one(&mut self, position: i32) {
         self.start.push(position);
         self.stop.push(position + 1);
@@ -332,6 +346,33 @@ impl View {
     }
 }
 
+/// What an index chooses, for an update.
+pub(super) enum Chosen {
+    /// A strided view of `view_shape`; written as an index, of `shape`.
+    View { start: Vec<i32>, stop: Vec<i32>, step: Vec<i32>, view_shape: Vec<i32>, shape: Vec<i32> },
+    /// Positions in the flat array.
+    Positions(Array),
+}
+
+impl Chosen {
+    pub(super) fn of(array: &Array, items: Vec<IndexItem>) -> Result<Chosen> {
+        if items.iter().any(|item| matches!(item, IndexItem::Array(_))) {
+            return Ok(Chosen::Positions(super::update::positions(array.shape())?.at(items)?));
+        }
+        let placed = place(items, array.ndim())?;
+        let (View { start, stop, step, .. }, shape, view_shape) =
+            View::new(&placed, array.shape())?;
+        Ok(Chosen::View { start, stop, step, view_shape, shape })
+    }
+
+    pub(super) fn shape(&self) -> &[i32] {
+        match self {
+            Chosen::View { shape, .. } => shape,
+            Chosen::Positions(positions) => positions.shape(),
+        }
+    }
+}
+
 fn check_position(position: i32, size: i32) -> Result<i32> {
     let resolved = if position < 0 { position + size } else { position };
     if (0..size).contains(&resolved) {
@@ -351,7 +392,11 @@ fn from_end(indices: &Array, size: i32) -> Result<Array> {
             format!("index: array of {dtype}, expected integers"),
         )),
         Dtype::Uint8 | Dtype::Uint16 | Dtype::Uint32 | Dtype::Uint64 => Ok(indices.clone()),
-        _ => crate::ops::where_(&indices.less(0)?, &indices.add(size)?, indices),
+        // A narrow dtype need not hold the size.
+        Dtype::Int32 | Dtype::Int64 => {
+            crate::ops::where_(&indices.less(0)?, &indices.add(size)?, indices)
+        }
+        _ => from_end(&indices.astype(Dtype::Int32)?, size),
     }
 }
 

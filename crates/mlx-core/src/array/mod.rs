@@ -3,6 +3,7 @@
 mod element;
 pub(crate) mod index;
 mod operators;
+mod update;
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 
 use crate::array::Array;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// A number with no dtype of its own.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,13 @@ pub enum Scalar {
 
 impl Scalar {
     /// Makes a 0-d array whose dtype is what Python's MLX gives the number beside `dtype`.
-    pub(crate) fn to_array(self, beside: Option<Dtype>) -> Array {
-        match self {
+    fn to_array(self, beside: Option<Dtype>) -> Result<Array> {
+        if let (Scalar::Int(x), Some(dtype)) = (self, beside)
+            && !fits(x, dtype)
+        {
+            return Err(Error::new(ErrorKind::OutOfRange, format!("{x} is no {dtype}")));
+        }
+        Ok(match self {
             Scalar::Bool(x) => match beside {
                 None | Some(Dtype::Bool) => Array::from(x),
                 Some(dtype) => cast(f64::from(u8::from(x)), i64::from(x), dtype),
@@ -47,7 +52,20 @@ impl Scalar {
                 }
                 _ => Array::from(x as f32),
             },
-        }
+        })
+    }
+}
+
+/// Tells whether Python's MLX takes the integer beside this dtype.
+fn fits(x: i64, dtype: Dtype) -> bool {
+    match dtype {
+        Dtype::Uint8 => u8::try_from(x).is_ok(),
+        Dtype::Uint16 => u16::try_from(x).is_ok(),
+        Dtype::Uint32 => u32::try_from(x).is_ok(),
+        Dtype::Int8 => i8::try_from(x).is_ok(),
+        Dtype::Int16 => i16::try_from(x).is_ok(),
+        Dtype::Int32 => i32::try_from(x).is_ok(),
+        _ => true,
     }
 }
 
@@ -113,7 +131,7 @@ impl Operand for Scalar {
         None
     }
     fn into_array(self, beside: Option<Dtype>) -> Result<Array> {
-        Ok(self.to_array(beside))
+        self.to_array(beside)
     }
 }
 
@@ -125,7 +143,7 @@ macro_rules! number {
             }
             fn into_array(self, beside: Option<Dtype>) -> Result<Array> {
                 let $x = self;
-                Ok($scalar.to_array(beside))
+                $scalar.to_array(beside)
             }
         }
 

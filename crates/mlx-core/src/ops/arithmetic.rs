@@ -108,6 +108,7 @@ pub fn divmod(a: impl Operand, b: impl Operand) -> Result<(Array, Array)> {
 /// An integer divisor without the values at which the processor traps: zero, and -1, by which the
 /// least integer does not divide. MLX's CPU backend would end the process there.
 struct Divisor {
+    dtype: Dtype,
     safe: Array,
     is_zero: Array,
     is_minus_one: Option<Array>,
@@ -127,12 +128,14 @@ impl Divisor {
             Some(is_minus_one) => is_zero.logical_or(is_minus_one)?,
             None => is_zero.clone(),
         };
-        Ok(Some(Divisor { safe: super::where_(&traps, 1, &b)?, is_zero, is_minus_one }))
+        Ok(Some(Divisor { dtype, safe: super::where_(&traps, 1, &b)?, is_zero, is_minus_one }))
     }
 
     fn quotient(&self, a: &Array, quotient: Array) -> Result<Array> {
         let quotient = match &self.is_minus_one {
-            Some(is_minus_one) => super::where_(is_minus_one, a.negative()?, quotient)?,
+            Some(is_minus_one) => {
+                super::where_(is_minus_one, a.astype(self.dtype)?.negative()?, quotient)?
+            }
             None => quotient,
         };
         super::where_(&self.is_zero, 0, quotient)

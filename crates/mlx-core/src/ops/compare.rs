@@ -28,6 +28,7 @@ binary_functions! {
     less_equal, mlx_less_equal, "Tells which elements are less or equal.";
     logical_and, mlx_logical_and, "Returns the logical and.";
     logical_or, mlx_logical_or, "Returns the logical or.";
+    logical_xor, mlx_logical_xor, "Returns the logical exclusive or.";
     not_equal, mlx_not_equal, "Tells which elements differ.";
     right_shift, mlx_right_shift, "Shifts bits to the right.";
 }

@@ -21,6 +21,20 @@ pub fn linspace(start: f64, stop: f64, num: i32, dtype: Dtype) -> Result<Array> 
     array_op!(mlx_linspace, start, stop, num, dtype)
 }
 
+/// Returns `num` numbers from `start` to `stop`, without `stop` unless `endpoint`.
+///
+/// # Errors
+/// When `num` is negative.
+pub fn linspace_endpoint(
+    start: f64,
+    stop: f64,
+    num: i32,
+    endpoint: bool,
+    dtype: Dtype,
+) -> Result<Array> {
+    array_op!(mlx_linspace_endpoint, start, stop, num, endpoint, dtype)
+}
+
 /// Returns an array of one value; without `dtype`, the value's.
 ///
 /// # Errors

@@ -75,6 +75,29 @@ impl Array {
         array_op!(mlx_slice_update, self, values, [start], [stop], [strides])
     }
 
+    /// Takes a slice of `slice_size` whose start is computed: `start` holds one position for each
+    /// of `axes`, the other axes start at 0. Python: `slice`.
+    ///
+    /// # Errors
+    /// When the arguments do not fit the shape.
+    pub fn slice_dynamic(&self, start: &Array, axes: &[i32], slice_size: &[i32]) -> Result<Array> {
+        array_op!(mlx_slice_dynamic, self, start, [axes], [slice_size])
+    }
+
+    /// Puts `values` over a slice whose start is computed, as in [`Array::slice_dynamic`].
+    /// Python: `slice_update`.
+    ///
+    /// # Errors
+    /// When the arguments do not fit the shape.
+    pub fn slice_update_dynamic(
+        &self,
+        values: &Array,
+        start: &Array,
+        axes: &[i32],
+    ) -> Result<Array> {
+        array_op!(mlx_slice_update_dynamic, self, values, start, [axes])
+    }
+
     /// Takes the slice `start..stop` with steps of `strides`, one of each per axis.
     ///
     /// # Errors

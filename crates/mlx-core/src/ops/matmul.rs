@@ -9,6 +9,7 @@ use crate::ffi::{ArrayVec, array_op};
 
 binary_functions! {
     inner, mlx_inner, "Returns the inner product over the last axes.";
+    kron, mlx_kron, "Returns the Kronecker product.";
     outer, mlx_outer, "Returns the outer product of the flattened operands.";
 }
 
@@ -39,6 +40,25 @@ impl Array {
 /// When the shapes do not fit.
 pub fn addmm(c: &Array, a: &Array, b: &Array, alpha: f32, beta: f32) -> Result<Array> {
     array_op!(mlx_addmm, c, a, b, alpha, beta)
+}
+
+/// Multiplies the matrices that the indices choose from stacks of them; without indices of a side,
+/// all of it.
+///
+/// # Shape
+/// `a: [A…, M, K]`, `b: [B…, K, N]`, indices into the flattened `A…` and `B…` that broadcast to
+/// `I` → `I + [M, N]`.
+///
+/// # Errors
+/// When the shapes do not fit or the indices are not integers.
+pub fn gather_mm(
+    a: &Array,
+    b: &Array,
+    lhs_indices: Option<&Array>,
+    rhs_indices: Option<&Array>,
+    sorted_indices: bool,
+) -> Result<Array> {
+    array_op!(mlx_gather_mm, a, b, lhs_indices, rhs_indices, sorted_indices)
 }
 
 /// Sums products as Einstein's notation says, such as `"ij,jk->ik"`.

@@ -23,6 +23,7 @@ pub use matmul::*;
 pub use quantized::*;
 pub use scan::*;
 pub use shape::*;
+pub use sort::*;
 
 /// Writes methods of one array: `name, mlx_function, "doc";`.
 macro_rules! unary_methods {

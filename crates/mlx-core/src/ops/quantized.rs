@@ -36,6 +36,22 @@ pub fn quantize(w: &Array, quantization: Quantization) -> Result<Packed> {
     }
 }
 
+/// Converts to 8-bit floats (E4M3), as `uint8`; what is too large becomes the greatest number.
+///
+/// # Errors
+/// When the dtype is not floating.
+pub fn to_fp8(x: &Array) -> Result<Array> {
+    array_op!(mlx_to_fp8, x)
+}
+
+/// Converts from 8-bit floats (E4M3).
+///
+/// # Errors
+/// When `x` is not `uint8` or `dtype` is not floating.
+pub fn from_fp8(x: &Array, dtype: Dtype) -> Result<Array> {
+    array_op!(mlx_from_fp8, x, dtype)
+}
+
 impl Packed {
     /// Unpacks the weight; without `dtype` affine gives the scales' dtype, else `bfloat16`.
     ///

@@ -1,8 +1,38 @@
 //! Shape: reshaping, reordering, joining, splitting, repeating.
 
+use std::ffi::CStr;
+
+use super::unary_methods;
 use crate::array::{Array, Axes, Operand};
-use crate::error::Result;
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{ArrayVec, array_op, vec_op};
+
+unary_methods! {
+    atleast_1d, mlx_atleast_1d, "Adds axes of size one until there is at least one.";
+    atleast_2d, mlx_atleast_2d, "Adds axes of size one until there are at least two.";
+    atleast_3d, mlx_atleast_3d, "Adds axes of size one until there are at least three.";
+}
+
+/// What [`Array::pad_mode`] puts beside the edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PadMode {
+    /// The element at the edge.
+    Edge,
+    /// The elements before the edge in reverse order, without that at the edge.
+    Reflect,
+    /// The elements before the edge in reverse order, with that at the edge.
+    Symmetric,
+}
+
+/// Options of [`meshgrid`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meshgrid {
+    /// Leaves axes of size one instead of repeating.
+    pub sparse: bool,
+    /// Gives the first array the first axis; else the second, as for plots. Python: `indexing="ij"`.
+    pub matrix: bool,
+}
 
 impl Array {
     /// Reads the elements in row-major order with another shape; one size may be -1.
@@ -43,12 +73,16 @@ impl Array {
         }
     }
 
-    /// Adds an axis of size one before position `axis` of the result.
+    /// Adds axes of size one at positions of the result; none for `..`.
     ///
     /// # Errors
-    /// When the position is out of range.
-    pub fn expand_dims(&self, axis: i32) -> Result<Array> {
-        array_op!(mlx_expand_dims, self, axis)
+    /// When a position is out of range or given twice.
+    pub fn expand_dims<'a>(&self, axes: impl Into<Axes<'a>>) -> Result<Array> {
+        match axes.into() {
+            Axes::All => Ok(self.clone()),
+            Axes::One(axis) => array_op!(mlx_expand_dims, self, axis),
+            Axes::Some(axes) => array_op!(mlx_expand_dims_axes, self, [axes]),
+        }
     }
 
     /// Orders the axes anew.
@@ -109,6 +143,30 @@ impl Array {
         vec_op!(mlx_split_sections, self, [indices], axis)
     }
 
+    /// Splits into slices without the axis.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn unstack(&self, axis: i32) -> Result<Vec<Array>> {
+        vec_op!(mlx_unstack_axis, self, axis)
+    }
+
+    /// Takes the diagonal `offset` of two axes, which become one at the end.
+    ///
+    /// # Errors
+    /// When there are no such two axes.
+    pub fn diagonal(&self, offset: i32, axis1: i32, axis2: i32) -> Result<Array> {
+        array_op!(mlx_diagonal, self, offset, axis1, axis2)
+    }
+
+    /// Sums the diagonal `offset` of two axes.
+    ///
+    /// # Errors
+    /// When there are no such two axes.
+    pub fn trace(&self, offset: i32, axis1: i32, axis2: i32, dtype: Dtype) -> Result<Array> {
+        array_op!(mlx_trace_axes, self, offset, axis1, axis2, dtype)
+    }
+
     /// Repeats each element `n` times; without an axis the array is flattened first.
     ///
     /// # Errors
@@ -131,12 +189,35 @@ impl Array {
     /// Pads every axis with a value: `(before, after)` for each.
     ///
     /// # Errors
-    /// When there is not one pair for each axis.
+    /// When there is not one pair for each axis, or a width is negative.
     pub fn pad(&self, widths: &[(i32, i32)], value: impl Operand) -> Result<Array> {
+        self.pad_c(widths, value.into_array(Some(self.dtype()))?, c"constant")
+    }
+
+    /// Pads every axis with elements of the array: `(before, after)` for each.
+    ///
+    /// # Errors
+    /// When there is not one pair for each axis, or a width is negative.
+    pub fn pad_mode(&self, widths: &[(i32, i32)], mode: PadMode) -> Result<Array> {
+        let mode = match mode {
+            PadMode::Edge => c"edge",
+            PadMode::Reflect => c"reflect",
+            PadMode::Symmetric => c"symmetric",
+        };
+        self.pad_c(widths, Array::from(0), mode)
+    }
+
+    fn pad_c(&self, widths: &[(i32, i32)], value: Array, mode: &CStr) -> Result<Array> {
+        // MLX writes out of bounds for an axis that is not there.
+        if widths.len() != self.ndim() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("pad: {} widths for shape {:?}", widths.len(), self.shape()),
+            ));
+        }
         let axes: Vec<i32> = (0..widths.len() as i32).collect();
         let (low, high): (Vec<i32>, Vec<i32>) = widths.iter().copied().unzip();
-        let value = &value.into_array(Some(self.dtype()))?;
-        let mode = c"constant";
+        let value = &value;
         array_op!(mlx_pad, self, [axes], [low], [high], value, mode)
     }
 
@@ -151,6 +232,14 @@ impl Array {
             None => array_op!(mlx_roll, self, [shift]),
             Some(axis) => array_op!(mlx_roll_axis, self, [shift], axis),
         }
+    }
+
+    /// Shifts along several axes, by one number each.
+    ///
+    /// # Errors
+    /// When there is no such axis, or not one shift for each.
+    pub fn roll_axes(&self, shifts: &[i32], axes: &[i32]) -> Result<Array> {
+        array_op!(mlx_roll_axes, self, [shifts], [axes])
     }
 
     /// Reverses the order along axes.
@@ -190,4 +279,27 @@ pub fn concatenate<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -
 pub fn stack<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -> Result<Array> {
     let arrays = &ArrayVec::new(arrays)?;
     array_op!(mlx_stack_axis, arrays, axis)
+}
+
+/// Broadcasts arrays against one another.
+///
+/// # Errors
+/// When the shapes do not broadcast.
+pub fn broadcast_arrays<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<Vec<Array>> {
+    let arrays = &ArrayVec::new(arrays)?;
+    vec_op!(mlx_broadcast_arrays, arrays)
+}
+
+/// Returns the coordinates of the grid that 1-D arrays span, one array for each.
+///
+/// # Errors
+/// When an array has several axes.
+pub fn meshgrid<'a>(
+    arrays: impl IntoIterator<Item = &'a Array>,
+    options: Meshgrid,
+) -> Result<Vec<Array>> {
+    let arrays = &ArrayVec::new(arrays)?;
+    let Meshgrid { sparse, matrix } = options;
+    let indexing = if matrix { c"ij" } else { c"xy" };
+    vec_op!(mlx_meshgrid, arrays, sparse, indexing)
 }

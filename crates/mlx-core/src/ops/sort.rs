@@ -4,6 +4,30 @@ use crate::array::Array;
 use crate::error::Result;
 use crate::ffi::array_op;
 
+/// Which of equal elements [`Array::searchsorted`] goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Side {
+    /// Before the first.
+    #[default]
+    Left,
+    /// After the last.
+    Right,
+}
+
+impl Array {
+    /// Returns where each of `values` would go so that this sorted 1-D array stays sorted.
+    ///
+    /// # Errors
+    /// When this array is not 1-D.
+    pub fn searchsorted(&self, values: &Array, side: Side) -> Result<Array> {
+        let side = match side {
+            Side::Left => c"left",
+            Side::Right => c"right",
+        };
+        array_op!(mlx_searchsorted, self, values, side)
+    }
+}
+
 /// Writes ops along an optional axis: `name(arguments), flattened function, axis function, "doc";`.
 macro_rules! along_axis {
     ($($name:ident($($arg:ident: $t:ty),*), $all:ident, $axis:ident, $doc:literal;)*) => {

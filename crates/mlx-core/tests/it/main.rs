@@ -1,3 +1,4 @@
 //! The integration tests of mlx-core, one module per subject.
 
+mod ops;
 mod safetensors;

@@ -1,0 +1,166 @@
+//! The op parity grid: every row of `fixtures/data/mlx-core/ops` through this crate.
+//!
+//! A row is read by [`call::Call`], run by [`table::run`] and compared here. A new op of the grid
+//! needs one line in the table. What the crate does not offer stands in [`SKIP`], what it answers
+//! otherwise on purpose in [`DIFFERENCE`]; an entry of either that no longer holds fails the test.
+
+mod call;
+mod table;
+
+use std::collections::BTreeSet;
+
+use fixtures::Tolerance;
+use mlx_core::{Array, Device, Result, with_device};
+use serde_json::Value;
+
+use call::{Arrays, Call};
+
+/// Family, op, a part of the row's JSON, and the reason.
+type Entry = (&'static str, &'static str, &'static str, &'static str);
+
+/// Rows that cannot be said in this crate.
+const SKIP: &[Entry] = &[
+    (
+        "shape",
+        "as_strided",
+        "",
+        "not offered: MLX does not check offset and strides and reads outside of the array",
+    ),
+    ("gather", "setitem", r#"[{"array":"a94"}]"#, "a mask of bools is no index: `where_` says it"),
+];
+
+/// Rows that fail here and not in Python.
+const DIFFERENCE_FAILS: &[Entry] = &[];
+
+/// Rows that fail in Python and give a value here.
+const DIFFERENCE_GIVES: &[Entry] = &[
+    (
+        "gather",
+        "take",
+        r#"{"int":-1}"#,
+        "Python checks a number before it becomes an index; here it is an array, where -1 is the last",
+    ),
+    (
+        "random",
+        "random.bernoulli",
+        r#"{"int":1}"#,
+        "a weak number takes the dtype that is needed: 1 is the probability 1.0",
+    ),
+];
+
+fn is_listed(list: &[Entry], family: &str, row: &Value) -> Option<usize> {
+    let text = row.to_string();
+    list.iter().position(|(f, op, part, _)| *f == family && row["op"] == *op && text.contains(part))
+}
+
+/// Runs every row of a family and reports all that differ.
+fn check_family(family: &str) {
+    let checked = with_device(Device::Cpu, || {
+        let rows = fixtures::json(&format!("mlx-core/ops/{family}.json"));
+        let arrays = Arrays::load(family);
+        let mut failures = Vec::new();
+        let mut used = BTreeSet::new();
+        for (i, row) in rows["rows"].as_array().unwrap().iter().enumerate() {
+            let outcome = table::run(&Call::new(row, &arrays));
+            if let Some(entry) = is_listed(SKIP, family, row) {
+                used.insert(("SKIP", entry));
+                if outcome.is_some() {
+                    failures.push(format!("row {i} is in SKIP but runs: {row}"));
+                }
+                continue;
+            }
+            let Some(outcome) = outcome else {
+                failures.push(format!("row {i}: the table has no such call: {row}"));
+                continue;
+            };
+            let outcome = outcome.and_then(|outputs| {
+                mlx_core::eval(&outputs)?;
+                Ok(outputs)
+            });
+            let difference = check_row(family, row, &outcome, &arrays);
+            if let Some(entry) = is_listed(DIFFERENCE_FAILS, family, row) {
+                used.insert(("DIFFERENCE_FAILS", entry));
+                if outcome.is_ok() || difference.is_ok() {
+                    failures.push(format!("row {i} is in DIFFERENCE_FAILS but does not: {row}"));
+                }
+                continue;
+            }
+            if let Some(entry) = is_listed(DIFFERENCE_GIVES, family, row) {
+                used.insert(("DIFFERENCE_GIVES", entry));
+                if outcome.is_err() || difference.is_ok() {
+                    failures.push(format!("row {i} is in DIFFERENCE_GIVES but does not: {row}"));
+                }
+                continue;
+            }
+            if let Err(difference) = difference {
+                failures.push(format!("row {i}: {difference}: {row}"));
+            }
+        }
+        for (name, list) in [
+            ("SKIP", SKIP),
+            ("DIFFERENCE_FAILS", DIFFERENCE_FAILS),
+            ("DIFFERENCE_GIVES", DIFFERENCE_GIVES),
+        ] {
+            for (entry, what) in list.iter().enumerate() {
+                if what.0 == family && !used.contains(&(name, entry)) {
+                    failures.push(format!("{name} has a stale entry: {what:?}"));
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{} of {family}:\n{}", failures.len(), failures.join("\n"));
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+fn check_row(
+    family: &str,
+    row: &Value,
+    outcome: &Result<Vec<Array>>,
+    arrays: &Arrays,
+) -> Result<(), String> {
+    match (outcome, row.get("error").is_some()) {
+        (Err(_), true) => Ok(()),
+        (Err(e), false) => Err(format!("failed: {e}")),
+        (Ok(outputs), true) => Err(format!("gave {outputs:?}, expected an error")),
+        (Ok(outputs), false) => {
+            let expected = row["out"].as_array().unwrap();
+            if outputs.len() != expected.len() {
+                return Err(format!("{} outputs, expected {}", outputs.len(), expected.len()));
+            }
+            outputs.iter().zip(expected).enumerate().try_for_each(|(n, (actual, out))| {
+                let expected = arrays.get(out["array"].as_str().unwrap());
+                assert_eq!(expected.dtype().name(), out["dtype"], "the fixture is wrong");
+                check_array(family, actual, &expected).map_err(|e| format!("output {n}: {e}"))
+            })
+        }
+    }
+}
+
+fn check_array(family: &str, actual: &Array, expected: &Array) -> Result<(), String> {
+    if (actual.dtype(), actual.shape()) != (expected.dtype(), expected.shape()) {
+        return Err(format!("{actual:?}, expected {expected:?}"));
+    }
+    let text = |e: mlx_core::Error| e.to_string();
+    if expected.dtype().is_floating() {
+        let tolerance = Tolerance::op(family, expected.dtype().name());
+        let actual = actual.to_vec_as::<f32>().map_err(text)?;
+        return tolerance.check(&actual, &expected.to_vec_as::<f32>().map_err(text)?);
+    }
+    let bytes = |array: &Array| array.with_bytes(<[u8]>::to_vec).map_err(text);
+    if bytes(actual)? == bytes(expected)? {
+        return Ok(());
+    }
+    Err(format!("{actual}, expected {expected}"))
+}
+
+macro_rules! families {
+    ($($family:ident)*) => {
+        $(#[test]
+        fn $family() {
+            check_family(stringify!($family));
+        })*
+    };
+}
+
+families! { arithmetic compare reduce shape gather sort matmul quantized fast random }
