@@ -6,7 +6,7 @@
 //! reports *all* of it: missing, unexpected and mismatched tensors. A model that did not take
 //! every tensor exactly is an error, never random weights.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -114,6 +114,16 @@ struct Store {
     quantization: Option<QuantizationConfig>,
     cast: Option<Dtype>,
     report: RefCell<WeightsReport>,
+    n_parameters: Cell<u64>,
+    n_bytes: Cell<u64>,
+}
+
+impl Store {
+    fn count(&self, n_parameters: usize, arrays: &[&Array]) {
+        let bytes: usize = arrays.iter().map(|array| array.nbytes()).sum();
+        self.n_parameters.set(self.n_parameters.get() + n_parameters as u64);
+        self.n_bytes.set(self.n_bytes.get() + bytes as u64);
+    }
 }
 
 /// The tensors below one path of a checkpoint.
@@ -144,6 +154,8 @@ impl Weights {
             quantization,
             cast: None,
             report: RefCell::default(),
+            n_parameters: Cell::default(),
+            n_bytes: Cell::default(),
         };
         Weights { store: Rc::new(store), path: String::new() }
     }
@@ -233,6 +245,12 @@ impl Weights {
     /// # Errors
     /// When the tensor cannot be read.
     pub fn array(&self, name: &str, shape: &[i32]) -> Result<Array> {
+        let array = self.uncounted_array(name, shape)?;
+        self.store.count(array.size(), &[&array]);
+        Ok(array)
+    }
+
+    fn uncounted_array(&self, name: &str, shape: &[i32]) -> Result<Array> {
         if let Source::Random { dtype, key } = &mut *self.store.source.borrow_mut() {
             return random_array(shape, *dtype, key);
         }
@@ -326,17 +344,21 @@ impl Weights {
             return Ok(dense());
         }
         let biases = match mode {
-            QuantMode::Affine => Some(self.array("biases", &scales_shape)?),
+            QuantMode::Affine => Some(self.uncounted_array("biases", &scales_shape)?),
             _ => None,
         };
         let scales = scales.into_array()?;
         let scales = if mode == QuantMode::Affine { self.cast(scales)? } else { scales };
-        Ok(WeightMatrix::Packed(Packed {
-            weight: weight.into_array()?,
-            scales,
-            biases,
-            quantization,
-        }))
+        let weight = weight.into_array()?;
+        Ok(self.counted(Packed { weight, scales, biases, quantization }))
+    }
+
+    fn counted(&self, packed: Packed) -> WeightMatrix {
+        let Packed { weight, scales, biases, quantization } = &packed;
+        let n_parameters = weight.size() * 32 / quantization.bits.max(1) as usize;
+        let arrays: Vec<&Array> = [weight, scales].into_iter().chain(biases).collect();
+        self.store.count(n_parameters, &arrays);
+        WeightMatrix::Packed(packed)
     }
 
     fn random_matrix(&self, input_dims: i32, output_dims: i32) -> Result<WeightMatrix> {
@@ -363,7 +385,7 @@ impl Weights {
             _ => (ops::full(&scales_shape, 121, Dtype::Uint8)?, None),
         };
         let quantization = Quantization { group_size, bits, mode };
-        Ok(WeightMatrix::Packed(Packed { weight, scales, biases, quantization }))
+        Ok(self.counted(Packed { weight, scales, biases, quantization }))
     }
 
     /// Takes a linear layer; argument order is that of Python's `nn.Linear`.
@@ -423,6 +445,16 @@ impl Weights {
         mut f: impl FnMut(&Weights, usize) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         (0..n).map(|i| f(&self.at(format_args!("{name}.{i}")), i)).collect()
+    }
+
+    /// Returns the number of weights taken so far, counted before packing.
+    pub fn n_parameters(&self) -> u64 {
+        self.store.n_parameters.get()
+    }
+
+    /// Returns the size of the tensors taken so far in bytes.
+    pub fn n_bytes(&self) -> u64 {
+        self.store.n_bytes.get()
     }
 
     /// Ends the taking.

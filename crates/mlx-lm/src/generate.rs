@@ -1,6 +1,6 @@
 //! From a prompt to text.
 //!
-//! A [`Session`] owns the caches of one conversation: each turn computes only what the prompt has
+//! A [`Session`] owns the caches of one conversation ([`TokenSession`] without text): each turn computes only what the prompt has
 //! beyond the tokens that the caches hold. The prompt goes through in chunks that never compute
 //! the output head; then each step is scheduled one token ahead, so that the host's work on a
 //! token runs beside the device's on the next.
@@ -17,6 +17,7 @@ use crate::load::{Loaded, Model};
 use crate::sample::{Sampler, Sampling};
 use crate::stop::StopStrings;
 use crate::thinking::{Segment, SegmentKind, ThinkingSplitter};
+use crate::tokenizer::Tokenizer;
 
 /// Tokens between two returns of unused memory to the system.
 const CLEAR_CACHE_EVERY: usize = 256;
@@ -71,23 +72,21 @@ impl FinishReason {
     }
 }
 
-/// A model's memory of one conversation, reused from turn to turn.
-pub struct Session<'m> {
-    loaded: &'m Loaded,
+/// A model's memory of one sequence of tokens, reused from prompt to prompt.
+pub struct TokenSession<'m> {
+    model: &'m Model,
     caches: Vec<Box<dyn KvCache>>,
     /// The tokens that the caches hold.
     tokens: Vec<u32>,
 }
 
-impl<'m> Session<'m> {
+impl<'m> TokenSession<'m> {
     /// Starts with an empty memory.
-    pub fn new(loaded: &'m Loaded) -> Session<'m> {
-        Session { loaded, caches: loaded.model.make_cache(), tokens: Vec::new() }
+    pub fn new(model: &'m Model) -> TokenSession<'m> {
+        TokenSession { model, caches: model.make_cache(), tokens: Vec::new() }
     }
 
-    /// Generates what follows `prompt`, the whole of the conversation so far.
-    ///
-    /// `starts_in_reasoning` says that the prompt ends inside a block of reasoning.
+    /// Generates the tokens that follow `prompt`; stop texts play no part.
     ///
     /// # Errors
     /// When the prompt is empty, does not fit the context, or holds a token that the model does
@@ -95,24 +94,76 @@ impl<'m> Session<'m> {
     pub fn generate(
         &mut self,
         prompt: &[u32],
+        options: &GenerateOptions,
+    ) -> Result<TokenStream<'_>> {
+        let limits = Limits::new(self.model, prompt, options)?;
+        memory::reset_peak()?;
+        let start = Instant::now();
+        let cached_tokens = self.reuse(prompt);
+        let sampler = Sampler::new(options.sampling.clone(), prompt, options.seed)?;
+        let TokenSession { model, caches, tokens } = self;
+        let mut stream = TokenStream {
+            model,
+            caches,
+            fed: tokens,
+            sampler,
+            next: None,
+            limits,
+            n: 0,
+            cached_tokens,
+            start,
+        };
+        let prefill = stream.prefill(&prompt[cached_tokens..], options.prefill_step.max(1));
+        if let Err(e) = prefill {
+            stream.reset();
+            return Err(e.into());
+        }
+        Ok(stream)
+    }
+
+    /// Cuts the caches down to what they have in common with `prompt`, and returns how much that
+    /// is. At least one token is left to compute.
+    fn reuse(&mut self, prompt: &[u32]) -> usize {
+        let common = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let common = common.min(prompt.len() - 1);
+        let excess = (self.tokens.len() - common) as i32;
+        if excess == 0 || self.caches.iter_mut().all(|cache| cache.trim(excess)) {
+            self.tokens.truncate(common);
+        } else {
+            self.caches = self.model.make_cache();
+            self.tokens.clear();
+        }
+        self.tokens.len()
+    }
+}
+
+/// A model's memory of one conversation, reused from turn to turn.
+pub struct Session<'m> {
+    tokens: TokenSession<'m>,
+    tokenizer: &'m Tokenizer,
+}
+
+impl<'m> Session<'m> {
+    /// Starts with an empty memory.
+    pub fn new(loaded: &'m Loaded) -> Session<'m> {
+        Session { tokens: TokenSession::new(&loaded.model), tokenizer: &loaded.tokenizer }
+    }
+
+    /// Generates what follows `prompt`, the whole of the conversation so far.
+    ///
+    /// `starts_in_reasoning` says that the prompt ends inside a block of reasoning.
+    ///
+    /// # Errors
+    /// As [`TokenSession::generate`].
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
         starts_in_reasoning: bool,
         options: &GenerateOptions,
     ) -> Result<TextStream<'_>> {
-        let Session { loaded, caches, tokens } = self;
-        let limits = Limits::new(&loaded.model, prompt, options)?;
-        memory::reset_peak()?;
-
-        let start = Instant::now();
-        let cached_tokens = reuse(caches, tokens, prompt, &loaded.model);
-        let sampler = Sampler::new(options.sampling.clone(), prompt, options.seed)?;
-        let mut decoder =
-            Decoder { model: &loaded.model, caches, fed: tokens, sampler, next: None };
-        decoder.prefill(&prompt[cached_tokens..], options.prefill_step.max(1))?;
-
-        let tokenizer = &loaded.tokenizer;
+        let tokenizer = self.tokenizer;
         Ok(TextStream {
-            decoder,
-            limits,
+            tokens: self.tokens.generate(prompt, options)?,
             text: TextPipeline {
                 detokenizer: tokenizer.detokenizer(),
                 stop: StopStrings::new(options.stop.iter().cloned()),
@@ -124,8 +175,6 @@ impl<'m> Session<'m> {
             failed: false,
             token_ids: Vec::new(),
             prompt_tokens: prompt.len(),
-            cached_tokens,
-            start,
             first: None,
             last: None,
         })
@@ -174,37 +223,24 @@ impl Limits {
     }
 }
 
-/// Cuts the caches down to what they have in common with `prompt`, and returns how much that is.
-/// At least one token is left to compute.
-fn reuse(
-    caches: &mut Vec<Box<dyn KvCache>>,
-    tokens: &mut Vec<u32>,
-    prompt: &[u32],
-    model: &Model,
-) -> usize {
-    let common = tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-    let common = common.min(prompt.len() - 1);
-    let excess = (tokens.len() - common) as i32;
-    if excess == 0 || caches.iter_mut().all(|cache| cache.trim(excess)) {
-        tokens.truncate(common);
-    } else {
-        *caches = model.make_cache();
-        tokens.clear();
-    }
-    tokens.len()
-}
-
-/// Runs the model one token ahead of its reader.
-struct Decoder<'s> {
+/// Generated tokens as they come, computed one ahead of the reader.
+///
+/// Every token that was returned is in the session's memory, but for the last of `max_tokens`.
+pub struct TokenStream<'s> {
     model: &'s Model,
     caches: &'s mut Vec<Box<dyn KvCache>>,
     fed: &'s mut Vec<u32>,
     sampler: Sampler,
     /// The next token, on its way.
     next: Option<Array>,
+    limits: Limits,
+    /// How many tokens were returned.
+    n: usize,
+    cached_tokens: usize,
+    start: Instant,
 }
 
-impl Decoder<'_> {
+impl TokenStream<'_> {
     /// Feeds the prompt and starts the first token.
     fn prefill(&mut self, prompt: &[u32], step: usize) -> mlx_core::Result<()> {
         let (body, last) = prompt.split_at(prompt.len() - 1);
@@ -223,22 +259,27 @@ impl Decoder<'_> {
     /// Feeds `[1, 1]` tokens and starts the one that follows.
     fn schedule(&mut self, tokens: &Array) -> mlx_core::Result<()> {
         let hidden = self.model.forward(tokens, self.caches)?;
-        let logits = self.model.head(&hidden.at((.., -1..))?)?.squeeze(1)?;
+        let logits = self.model.head(&hidden)?.squeeze(1)?;
         let next = self.sampler.sample(&logits)?;
         async_eval([&next])?;
         self.next = Some(next);
         Ok(())
     }
 
-    /// Returns the token on its way, after starting the one behind it unless it `is_last`.
-    fn step(&mut self, is_last: bool) -> mlx_core::Result<Option<u32>> {
+    /// Returns the token on its way, after starting the one behind it unless this is the last.
+    fn step(&mut self) -> mlx_core::Result<Option<u32>> {
         let Some(token) = self.next.take() else { return Ok(None) };
+        let is_last = self.n + 1 >= self.limits.max_tokens;
         if !is_last {
             self.schedule(&token.reshape([1, 1])?)?;
         }
         let id = token.item::<u32>()?;
         if !is_last {
             self.fed.push(id);
+        }
+        self.n += 1;
+        if self.n.is_multiple_of(CLEAR_CACHE_EVERY) {
+            memory::clear_cache()?;
         }
         Ok(Some(id))
     }
@@ -248,6 +289,22 @@ impl Decoder<'_> {
         *self.caches = self.model.make_cache();
         self.fed.clear();
         self.next = None;
+    }
+}
+
+impl Iterator for TokenStream<'_> {
+    type Item = Result<u32>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.n >= self.limits.max_tokens {
+            return None;
+        }
+        self.step()
+            .map_err(|e| {
+                self.reset();
+                e.into()
+            })
+            .transpose()
     }
 }
 
@@ -348,16 +405,13 @@ fn rate(n: usize, seconds: f64) -> f64 {
 ///
 /// Dropping it ends the generation; the session stays usable.
 pub struct TextStream<'s> {
-    decoder: Decoder<'s>,
-    limits: Limits,
+    tokens: TokenStream<'s>,
     text: TextPipeline,
     eos_token_ids: Vec<u32>,
     finish_reason: Option<FinishReason>,
     failed: bool,
     token_ids: Vec<u32>,
     prompt_tokens: usize,
-    cached_tokens: usize,
-    start: Instant,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -378,11 +432,11 @@ impl TextStream<'_> {
             finish_reason: self.finish_reason.unwrap_or(FinishReason::Cancelled),
             token_ids: self.token_ids.clone(),
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
+            cached_tokens: self.tokens.cached_tokens,
             generation_tokens: self.token_ids.len() - usize::from(ended_by_token),
-            prompt_seconds: (first - self.start).as_secs_f64(),
+            prompt_seconds: (first - self.tokens.start).as_secs_f64(),
             generation_seconds: (last - first).as_secs_f64(),
-            time_to_first_token_seconds: (first - self.start).as_secs_f64(),
+            time_to_first_token_seconds: (first - self.tokens.start).as_secs_f64(),
             peak_memory_bytes: memory::peak().unwrap_or(0) as u64,
         }
     }
@@ -395,16 +449,12 @@ impl TextStream<'_> {
     }
 
     /// Takes one token, or notes why there is none.
-    fn advance(&mut self) -> mlx_core::Result<()> {
-        let n = self.token_ids.len();
-        if n >= self.limits.max_tokens {
-            let reason =
-                if self.limits.by_context { FinishReason::Context } else { FinishReason::Length };
-            self.finish(reason);
-            return Ok(());
-        }
-        let Some(id) = self.decoder.step(n + 1 == self.limits.max_tokens)? else {
-            self.finish(FinishReason::Stop);
+    fn advance(&mut self) -> Result<()> {
+        let Some(id) = self.tokens.next().transpose()? else {
+            self.finish(match self.tokens.limits.by_context {
+                true => FinishReason::Context,
+                false => FinishReason::Length,
+            });
             return Ok(());
         };
         let now = Instant::now();
@@ -418,9 +468,6 @@ impl TextStream<'_> {
         self.text.add(id);
         if self.text.stop.stopped().is_some() {
             self.finish(FinishReason::Stop);
-        }
-        if n % CLEAR_CACHE_EVERY == CLEAR_CACHE_EVERY - 1 {
-            memory::clear_cache()?;
         }
         Ok(())
     }
@@ -439,8 +486,7 @@ impl Iterator for TextStream<'_> {
             }
             if let Err(e) = self.advance() {
                 self.failed = true;
-                self.decoder.reset();
-                return Some(Err(e.into()));
+                return Some(Err(e));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The tests of this crate that go through its public interface, against reference outputs.
 
+mod checkpoints;
 mod files;
+mod sampling;
 mod streams;
 mod templates;
 mod tokenizers;

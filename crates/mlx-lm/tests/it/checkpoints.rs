@@ -1,0 +1,195 @@
+//! Tiny checkpoints of every family and weight format against mlx-lm's logits and tokens.
+
+use std::path::Path;
+
+use fixtures::Tolerance;
+use mlx_lm::core::io::SafetensorsFile;
+use mlx_lm::core::{Array, Dtype};
+use mlx_lm::files::ModelFiles;
+use mlx_lm::generate::{GenerateOptions, TokenSession};
+use mlx_lm::load::{LoadOptions, Model};
+use mlx_lm::perplexity::perplexity;
+use serde_json::Value;
+
+const DIR: &str = "mlx-lm/checkpoints";
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+struct Expected {
+    file: SafetensorsFile,
+    name: String,
+}
+
+impl Expected {
+    fn get(&self, what: &str) -> Option<Vec<f32>> {
+        let bytes = self.file.bytes(&format!("{}.{what}", self.name))?;
+        let floats = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b));
+        Some(floats.collect())
+    }
+}
+
+/// Feeds tokens and returns the logits of the last.
+fn last_logits(
+    model: &Model,
+    caches: &mut [Box<dyn mlx_lm::cache::KvCache>],
+    tokens: &[u32],
+) -> mlx_lm::Result<Vec<f32>> {
+    let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32])?;
+    let hidden = model.forward(&tokens, caches)?;
+    let logits = model.head(&hidden.at((.., -1..))?)?;
+    Ok(logits.to_vec_as::<f32>()?)
+}
+
+fn check_case(root: &Path, case: &Value) -> Result<(), String> {
+    let name = case["name"].as_str().expect("a name");
+    let dir = root.join(name);
+    let files = ModelFiles::directory(&dir).map_err(|e| e.to_string())?;
+    let (model, _) = Model::load(&files, &LoadOptions::default()).map_err(|e| e.to_string())?;
+    let expected = fixtures::json(&format!("{DIR}/{name}/expected.json"));
+    let file = SafetensorsFile::open(dir.join("expected.safetensors")).expect("expected outputs");
+    for prompt in ids_of(case) {
+        let entry = &expected["prompts"][&prompt];
+        let (input, greedy) = (ids(&entry["ids"]), ids(&entry["greedy"]));
+        let table = Expected { file: file.clone(), name: prompt.clone() };
+        let what = |e: String, what: &str| format!("{prompt} {what}: {e}");
+        let run = |e: mlx_lm::Error| format!("{prompt}: {e}");
+
+        // Of a narrow type the reference's own rounding is the bound, from its float32 logits.
+        let rounding = entry["rounding"].as_f64();
+        let tolerance = Tolerance::logits(rounding);
+        let mut caches = model.make_cache();
+        let prefill = last_logits(&model, &mut caches, &input).map_err(run)?;
+        tolerance
+            .check(&prefill, &table.get("prefill").expect("prefill"))
+            .map_err(|e| what(e, "prefill"))?;
+        let mut decode = Vec::new();
+        for id in ids(&entry["decode_ids"]) {
+            decode.extend(last_logits(&model, &mut caches, &[id]).map_err(run)?);
+        }
+        tolerance
+            .check(&decode, &table.get("decode").expect("decode"))
+            .map_err(|e| what(e, "decode"))?;
+        if let (Some(rounding), Some(exact)) = (rounding, table.get("prefill_f32")) {
+            let tolerance = Tolerance { rtol: 1e-4, atol: rounding as f32 + 1e-4, of_max: 0.0 };
+            tolerance.check(&prefill, &exact).map_err(|e| what(e, "prefill against float32"))?;
+        }
+
+        for prefill_step in [2048, 7] {
+            let options = GenerateOptions {
+                max_tokens: Some(greedy.len()),
+                prefill_step,
+                ..GenerateOptions::default()
+            };
+            let mut session = TokenSession::new(&model);
+            let stream = session.generate(&input, &options).map_err(run)?;
+            let tokens: Vec<u32> = stream.collect::<mlx_lm::Result<_>>().map_err(run)?;
+            // Dynamic scaling gives other angles to other chunks, by design.
+            let is_dynamic = name == "llama-rope-dynamic" && prefill_step == 7;
+            if tokens != greedy && !is_dynamic {
+                return Err(format!(
+                    "{prompt} greedy in steps of {prefill_step}: {tokens:?}, expected {greedy:?}"
+                ));
+            }
+        }
+
+        if let Some(logprobs) = table.get("logprobs") {
+            let ours = perplexity(&model, &input).map_err(run)?;
+            assert_eq!(ours.token_logprobs[0], None);
+            let ours: Vec<f32> = ours.token_logprobs.into_iter().flatten().collect();
+            let tolerance = Tolerance { rtol: 0.0, atol: 1e-4, of_max: 0.0 };
+            tolerance.check(&ours, &logprobs).map_err(|e| what(e, "logprobs"))?;
+        }
+    }
+    Ok(())
+}
+
+fn ids_of(case: &Value) -> Vec<String> {
+    let prompts = case["prompts"].as_array().expect("prompts");
+    prompts.iter().map(|p| p.as_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn agree_with_the_reference() {
+    let root = fixtures::path(DIR);
+    let index = fixtures::json(&format!("{DIR}/index.json"));
+    let cases = index["cases"].as_array().expect("cases");
+    assert!(cases.len() >= 40, "only {} cases", cases.len());
+    let failures: Vec<String> = cases
+        .iter()
+        .filter_map(|case| check_case(&root, case).err().map(|e| format!("{}: {e}", case["name"])))
+        .collect();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+#[test]
+fn a_session_reuses_what_it_knows() -> mlx_lm::Result<()> {
+    for name in ["qwen3-f32", "llama-sliding"] {
+        let files = ModelFiles::directory(fixtures::path(DIR).join(name))?;
+        let (model, _) = Model::load(&files, &LoadOptions::default())?;
+        let options = GenerateOptions { max_tokens: Some(8), ..GenerateOptions::default() };
+        let first: Vec<u32> = (1..30).collect();
+        let mut session = TokenSession::new(&model);
+        let answer: Vec<u32> =
+            session.generate(&first, &options)?.collect::<mlx_lm::Result<_>>()?;
+
+        // A second turn that goes on, one that turns off early, and the first again.
+        let longer: Vec<u32> = first.iter().chain(&answer).copied().chain([40, 41]).collect();
+        let other: Vec<u32> = first[..10].iter().copied().chain([50, 51, 52]).collect();
+        for prompt in [&longer, &other, &first] {
+            let again: Vec<u32> =
+                session.generate(prompt, &options)?.collect::<mlx_lm::Result<_>>()?;
+            let fresh: Vec<u32> = TokenSession::new(&model)
+                .generate(prompt, &options)?
+                .collect::<mlx_lm::Result<_>>()?;
+            assert_eq!(again, fresh, "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn loading_casts_on_request() -> mlx_lm::Result<()> {
+    let files = ModelFiles::directory(fixtures::path(DIR).join("llama-bf16"))?;
+    let options = LoadOptions { dtype: Some(Dtype::Float32) };
+    let (model, _) = Model::load(&files, &options)?;
+    let hidden = model.forward(&Array::from_slice(&[1u32], &[1, 1])?, &mut model.make_cache())?;
+    assert_eq!(model.head(&hidden)?.dtype(), Dtype::Float32);
+    Ok(())
+}
+
+#[test]
+fn prompts_that_cannot_run_are_refused() -> mlx_lm::Result<()> {
+    let files = ModelFiles::directory(fixtures::path(DIR).join("llama-f32"))?;
+    let (model, _) = Model::load(&files, &LoadOptions::default())?;
+    let context = model.config().context_length.expect("a context length");
+    let vocab_size = model.config().vocab_size as u32;
+    let mut session = TokenSession::new(&model);
+    let options = GenerateOptions::default();
+    let cases =
+        [(vec![], "empty"), (vec![vocab_size], "has only"), (vec![1; context], "context window")];
+    for (prompt, text) in cases {
+        let error = session.generate(&prompt, &options).err().expect("refused");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    // One token of room gives one token.
+    assert_eq!(session.generate(&vec![1; context - 1], &options)?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn random_weights_have_the_shape_of_the_config() -> mlx_lm::Result<()> {
+    for name in ["qwen3-f32", "llama-affine4", "llama-mxfp4", "llama-nvfp4", "llama-mixed"] {
+        let dir = fixtures::path(DIR).join(name);
+        let (real, _) = Model::load(&ModelFiles::directory(&dir)?, &LoadOptions::default())?;
+        let config = fixtures::json(&format!("{DIR}/{name}/config.json"));
+        let random = Model::random(&config, None, 1)?;
+        assert_eq!(random.n_parameters(), real.n_parameters(), "{name}");
+        let tokens = Array::from_slice(&[1u32, 2, 3], &[1, 3])?;
+        let hidden = random.forward(&tokens, &mut random.make_cache())?;
+        let logits = random.head(&hidden)?.to_vec_as::<f32>()?;
+        assert!(logits.iter().all(|x| x.is_finite()), "{name}");
+    }
+    Ok(())
+}
