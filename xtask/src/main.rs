@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds native MLX, runs the test matrix, and keeps the house rules.
 //!
 //! Dispatch only; flags are in `flags.rs`, each task in the file of its name.
+#![forbid(unsafe_code)]
 
 mod bindings;
 mod demo;

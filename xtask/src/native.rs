@@ -10,7 +10,7 @@ use crate::{flags, setup, shell};
 #[path = "../../crates/mlx-sys/build/native.rs"]
 mod build;
 
-pub use build::has_program;
+pub use build::{MLX_VERSION, has_program};
 
 pub fn run(flags: &flags::Native) -> Result<ExitCode> {
     let build = description(flags)?;
