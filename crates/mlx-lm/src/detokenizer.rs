@@ -30,15 +30,20 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What decoding needs: the `tokenizers` tokenizer and what follows from its decoder.
+/// What encoding and decoding need: the `tokenizers` tokenizer and what follows from its decoder.
 pub(crate) struct Vocabulary {
     inner: tokenizers::Tokenizer,
     kind: Kind,
     clean_up: bool,
+    /// Whether line breaks are spelled `<n>`.
+    spelled_newline: bool,
     /// The byte behind each of the 256 characters that a byte-level vocabulary is written in.
     /// They lie below U+0144; other characters stand for themselves.
     byte_of_char: Vec<Option<u8>>,
 }
+
+/// How the tokenizers of mlx-lm's `NewlineTokenizer` class spell a line break.
+const NEWLINE: &str = "<n>";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -48,13 +53,18 @@ enum Kind {
 }
 
 impl Vocabulary {
-    pub(crate) fn new(inner: tokenizers::Tokenizer, clean_up: bool) -> Self {
+    pub(crate) fn new(
+        inner: tokenizers::Tokenizer,
+        clean_up: bool,
+        spelled_newline: bool,
+    ) -> Self {
         let decoder = inner.get_decoder().and_then(|decoder| serde_json::to_value(decoder).ok());
-        let kind = match clean_up {
+        let kind = match clean_up || spelled_newline {
             true => Kind::Window,
             false => Kind::of(&decoder.unwrap_or(Value::Null)),
         };
-        Vocabulary { inner, kind, clean_up, byte_of_char: byte_level_alphabet() }
+        let byte_of_char = byte_level_alphabet();
+        Vocabulary { inner, kind, clean_up, spelled_newline, byte_of_char }
     }
 
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
@@ -67,7 +77,15 @@ impl Vocabulary {
     }
 
     fn decode_raw(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        guarded("decode", || self.inner.decode(ids, skip_special_tokens))
+        let text = guarded("decode", || self.inner.decode(ids, skip_special_tokens))?;
+        Ok(if self.spelled_newline { text.replace(NEWLINE, "\n") } else { text })
+    }
+
+    pub(crate) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let spelled = self.spelled_newline.then(|| text.replace('\n', NEWLINE));
+        let text = spelled.as_deref().unwrap_or(text);
+        let encoding = guarded("encode", || self.inner.encode_fast(text, add_special_tokens))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Returns the text that the decoder sees for a token.

@@ -35,8 +35,12 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Subtracted for each occurrence; off at 0.
     pub frequency_penalty: f32,
-    /// How many of the last tokens the penalties look at.
-    pub penalty_context: usize,
+    /// How many of the last tokens the repetition penalty looks at.
+    pub repetition_context_size: usize,
+    /// How many of the last tokens the presence penalty looks at.
+    pub presence_context_size: usize,
+    /// How many of the last tokens the frequency penalty looks at.
+    pub frequency_context_size: usize,
     /// Added to the logits of single tokens.
     pub logit_bias: Vec<(u32, f32)>,
 }
@@ -55,7 +59,9 @@ impl Default for Sampling {
             repetition_penalty: 0.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
-            penalty_context: 20,
+            repetition_context_size: 20,
+            presence_context_size: 20,
+            frequency_context_size: 20,
             logit_bias: Vec::new(),
         }
     }
@@ -67,6 +73,10 @@ impl Sampling {
     /// # Errors
     /// When a setting makes no sense; the text names it.
     pub fn check(&self, vocab_size: usize) -> crate::error::Result<()> {
+        if self.min_tokens_to_keep == 0 {
+            let message = "min_tokens_to_keep: 0 is out of range, at least 1";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         let ranges = [
             ("temperature", self.temperature, 0.0, f32::MAX),
             ("top_p", self.top_p, 0.0, 1.0),
@@ -100,10 +110,16 @@ impl Sampling {
         Ok(())
     }
 
-    fn has_penalty(&self) -> bool {
+    /// Returns how many of the last tokens the active penalties look at.
+    fn context_size(&self) -> usize {
+        let repetition = self.repetition_context_size * usize::from(self.repeats());
+        let presence = self.presence_context_size * usize::from(self.presence_penalty != 0.0);
+        let frequency = self.frequency_context_size * usize::from(self.frequency_penalty != 0.0);
+        repetition.max(presence).max(frequency)
+    }
+
+    fn repeats(&self) -> bool {
         !matches!(self.repetition_penalty, 0.0 | 1.0)
-            || self.presence_penalty != 0.0
-            || self.frequency_penalty != 0.0
     }
 }
 
@@ -126,7 +142,7 @@ impl Sampler {
             None => random::next_key()?,
         };
         let mut sampler = Sampler { sampling, key, recent: None };
-        let tail = prompt.len().saturating_sub(sampler.sampling.penalty_context);
+        let tail = prompt.len().saturating_sub(sampler.sampling.context_size());
         sampler
             .remember(&Array::from_slice(&prompt[tail..], &[1, (prompt.len() - tail) as i32])?)?;
         Ok(sampler)
@@ -134,15 +150,15 @@ impl Sampler {
 
     /// Adds tokens, `[1, n]`, to what the penalties look at.
     fn remember(&mut self, tokens: &Array) -> Result<()> {
-        if !self.sampling.has_penalty() || self.sampling.penalty_context == 0 {
+        let context_size = self.sampling.context_size();
+        if context_size == 0 {
             return Ok(());
         }
         let all = match self.recent.take() {
             Some(recent) => ops::concatenate([&recent, tokens], 1)?,
             None => tokens.clone(),
         };
-        let excess = all.dim(1)? - self.sampling.penalty_context as i32;
-        self.recent = Some(if excess > 0 { all.at((.., excess..))? } else { all });
+        self.recent = Some(last(&all, context_size)?);
         Ok(())
     }
 
@@ -180,7 +196,6 @@ impl Sampler {
 /// When memory runs out.
 pub fn process(logits: &Array, recent: Option<&Array>, sampling: &Sampling) -> Result<Array> {
     let mut logits = logits.clone();
-    let vocab_size = logits.dim(-1)?;
     if !sampling.logit_bias.is_empty() {
         let (tokens, values): (Vec<u32>, Vec<f32>) = sampling.logit_bias.iter().copied().unzip();
         let n = tokens.len() as i32;
@@ -188,27 +203,35 @@ pub fn process(logits: &Array, recent: Option<&Array>, sampling: &Sampling) -> R
         logits = logits.scatter_add_axis(&Array::from_slice(&tokens, &[1, n])?, &values, -1)?;
     }
     let Some(recent) = recent.filter(|recent| recent.size() > 0) else { return Ok(logits) };
-    if !matches!(sampling.repetition_penalty, 0.0 | 1.0) {
+    if sampling.repeats() {
+        let recent = last(recent, sampling.repetition_context_size)?;
         let penalty = sampling.repetition_penalty;
-        let seen = logits.take_along_axis(recent, -1)?;
+        let seen = logits.take_along_axis(&recent, -1)?;
         let lowered = ops::where_(&seen.less(0.0f32)?, (&seen * penalty)?, (&seen / penalty)?)?;
-        logits = logits.put_along_axis(recent, lowered, -1)?;
+        logits = logits.put_along_axis(&recent, lowered, -1)?;
     }
-    if sampling.presence_penalty == 0.0 && sampling.frequency_penalty == 0.0 {
-        return Ok(logits);
-    }
-    let counts = ops::zeros(&[1, vocab_size], logits.dtype())?;
-    let counts =
-        counts.scatter_add_axis(recent, &recent.ones_like()?.astype(logits.dtype())?, -1)?;
     if sampling.presence_penalty != 0.0 {
-        let present = counts.greater(0.0f32)?;
+        let counts = counts(&last(recent, sampling.presence_context_size)?, &logits)?;
         let lowered = (&logits - sampling.presence_penalty)?;
-        logits = ops::where_(&present, lowered, &logits)?;
+        logits = ops::where_(&counts.greater(0.0f32)?, lowered, &logits)?;
     }
     if sampling.frequency_penalty != 0.0 {
+        let counts = counts(&last(recent, sampling.frequency_context_size)?, &logits)?;
         logits = (logits - (counts * sampling.frequency_penalty)?)?;
     }
     Ok(logits)
+}
+
+/// Returns the last `n` of `[1, …]` tokens.
+fn last(tokens: &Array, n: usize) -> Result<Array> {
+    let excess = tokens.dim(1)?.saturating_sub(i32::try_from(n).unwrap_or(i32::MAX));
+    if excess > 0 { tokens.at((.., excess..)) } else { Ok(tokens.clone()) }
+}
+
+/// Counts each token of the vocabulary among `recent`, in the shape and dtype of `logits`.
+fn counts(recent: &Array, logits: &Array) -> Result<Array> {
+    let ones = ops::ones(recent.shape(), logits.dtype())?;
+    logits.zeros_like()?.scatter_add_axis(recent, &ones, -1)
 }
 
 /// Drops tokens: those left out get minus infinity.

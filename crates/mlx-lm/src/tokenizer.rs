@@ -94,7 +94,9 @@ impl Tokenizer {
         let eos = special.named.get("eos_token").and_then(Value::as_str);
         eos_token_ids.extend(eos.and_then(|token| inner.token_to_id(token)));
 
-        let vocabulary = Arc::new(Vocabulary::new(inner, clean_up));
+        let spelled_newline =
+            config.get("tokenizer_class").is_some_and(|class| class == "NewlineTokenizer");
+        let vocabulary = Arc::new(Vocabulary::new(inner, clean_up, spelled_newline));
         let chat_template = match options.chat_template {
             Some(source) => Some(ChatTemplate::new(source)),
             None => ChatTemplate::from_files(files, &config)?,
@@ -124,9 +126,7 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] when the tokenizer has no token for a part of the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let inner = self.vocabulary.inner();
-        let encoding = guarded("encode", || inner.encode_fast(text, add_special_tokens))?;
-        Ok(encoding.get_ids().to_vec())
+        self.vocabulary.encode(text, add_special_tokens)
     }
 
     /// Decodes tokens. Ids outside the vocabulary yield nothing; bytes that are not UTF-8 yield

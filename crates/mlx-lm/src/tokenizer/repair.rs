@@ -85,6 +85,62 @@ fn release(version: &str) -> Option<(u32, u32, u32)> {
 mod tests {
     use super::*;
 
+    const WRONG: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+";
+
+    /// A tokenizer with a vocabulary as large as Mistral's, whose tokens do not matter here.
+    fn tokenizer(pre_tokenizer: Value, control: &str) -> Tokenizer {
+        let vocab: serde_json::Map<String, Value> =
+            (0..=MIN_VOCAB_SIZE).map(|id| (format!("t{id}"), id.into())).collect();
+        let json = serde_json::json!({
+            "version": "1.0",
+            "pre_tokenizer": pre_tokenizer,
+            "added_tokens": [{
+                "id": 200_000, "content": control, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false,
+            }],
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
+        });
+        Tokenizer::from_bytes(json.to_string()).unwrap()
+    }
+
+    fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+        use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+        let mut text = PreTokenizedString::from(text);
+        tokenizer.get_pre_tokenizer().unwrap().pre_tokenize(&mut text).unwrap();
+        let splits = text.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+        splits.into_iter().map(|(piece, ..)| piece.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_wrong_rule_is_replaced_and_nothing_else() {
+        let wrong = serde_json::json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": WRONG}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                "use_regex": false},
+        ]});
+        let config = |kind: &str| {
+            Some(serde_json::json!({"model_type": kind, "transformers_version": "4.50.0"}))
+        };
+        let text = "fooBar 1234";
+        let mended = ["foo", "Bar", "\u{120}", "1", "2", "3", "4"];
+
+        let mut mistral = tokenizer(wrong.clone(), "[INST]");
+        assert_eq!(pieces(&mistral, text), ["fooBar", "\u{120}", "123", "4"]);
+        assert!(pre_tokenizer(&mut mistral, config("mistral3")));
+        assert_eq!(pieces(&mistral, text), mended);
+        assert!(!pre_tokenizer(&mut mistral, config("mistral3")), "a second time");
+
+        let mut llama = tokenizer(wrong, "<|begin_of_text|>");
+        assert!(!pre_tokenizer(&mut llama, config("llama")));
+        assert!(!pre_tokenizer(&mut llama, None));
+
+        let metaspace = serde_json::json!({"type": "Metaspace", "replacement": "\u{2581}",
+            "prepend_scheme": "never", "split": false});
+        let mut mistral = tokenizer(metaspace, "[INST]");
+        assert!(pre_tokenizer(&mut mistral, config("llama")));
+        assert_eq!(pieces(&mistral, text), mended);
+    }
+
     #[test]
     fn only_the_releases_that_wrote_the_wrong_rule_are_affected() {
         for (model_type, version, affected) in [

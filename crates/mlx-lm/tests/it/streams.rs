@@ -1,8 +1,13 @@
 //! Thinking and stop strings: the outcome must not depend on how the text was cut.
 
+use std::fs;
+
+use mlx_lm::files::ModelFiles;
 use mlx_lm::stop::StopStrings;
 use mlx_lm::thinking::{Segment, SegmentKind, Thinking};
+use mlx_lm::tokenizer::Tokenizer;
 use proptest::prelude::*;
+use serde_json::json;
 
 /// Cuts `text` after the characters whose numbers `cuts` holds.
 fn pieces(text: &str, cuts: &[bool]) -> Vec<String> {
@@ -55,6 +60,53 @@ fn reasoning_and_answer_come_apart() {
         let single = split(&thinking, open, &pieces(text, &[true; 99]));
         assert_eq!(single, whole, "{text}");
     }
+}
+
+/// Loads the Qwen tokenizer with other added tokens and a template.
+fn tokenizer(added: &[&str], template: &str) -> Tokenizer {
+    let mut json = fixtures::json("mlx-lm/tokenizers/qwen/tokenizer.json");
+    json["added_tokens"] = added
+        .iter()
+        .enumerate()
+        .map(|(at, text)| {
+            json!({"id": 420 + at, "content": text, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false})
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    Tokenizer::load(&ModelFiles::directory(dir.path()).unwrap()).unwrap()
+}
+
+#[test]
+fn the_markers_follow_from_vocabulary_and_template() {
+    let check = |added: &[&str], template: &str, text: &str, reasoning: &str| {
+        let tokenizer = tokenizer(added, template);
+        let thinking = tokenizer.thinking().unwrap();
+        let parts = split(thinking, false, &pieces(text, &[true; 999]));
+        assert_eq!((parts.0.as_str(), parts.1.as_str()), (reasoning, "a"), "{text}");
+        assert_eq!(tokenizer.decode(thinking.start_ids(), false).unwrap(), thinking.start());
+    };
+    for [start, end] in [
+        ["<think>", "</think>"],
+        ["<longcat_think>", "</longcat_think>"],
+        ["<|think:start|>", "<|think:end|>"],
+    ] {
+        check(&[start, end], "", &format!("{start}r{end}a"), "r");
+        check(&[], &format!("{{{{ '{start}{end}' }}}}"), &format!("{start}r{end}a"), "r");
+    }
+    let text = "<|channel>thought\nr<channel|>a";
+    check(&["<|channel>", "<channel|>"], "", text, "\nr");
+    let text = "<|open|>think<|sep|>r<|close|>think<|sep|>\
+                <|open|>response<|sep|>a<|close|>response<|sep|><|close|>message<|sep|>";
+    check(&["<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"], "", text, "r");
+    let text = "<|channel|>analysis<|message|>r<|end|>\
+                <|start|>assistant<|channel|>final<|message|>a<|return|>";
+    let tokens = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"];
+    check(&tokens, "", text, "r");
+    assert_eq!(tokenizer(&["<think>"], "{{ '</think>' }}").thinking(), None);
+    assert_eq!(tokenizer(&[], "").thinking(), None);
 }
 
 #[test]

@@ -249,6 +249,18 @@ fn truncation_and_padding_of_the_file_do_not_apply() {
     assert_eq!(tokenizer.encode(text, true).unwrap(), load("qwen").encode(text, true).unwrap());
 }
 
+#[test]
+fn a_tokenizer_can_spell_line_breaks() {
+    let dir = tempfile::tempdir().unwrap();
+    copy("gpt2", dir.path());
+    let config = json!({"tokenizer_class": "NewlineTokenizer"}).to_string();
+    fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+    let tokenizer = Tokenizer::load(&ModelFiles::directory(dir.path()).unwrap()).unwrap();
+    let ids = tokenizer.encode("a\nb", false).unwrap();
+    assert_eq!(ids, load("gpt2").encode("a<n>b", false).unwrap());
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), " a\nb");
+}
+
 fn copy(kind: &str, to: &std::path::Path) {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         let from = fixtures::path(&format!("mlx-lm/tokenizers/{kind}")).join(name);
