@@ -53,11 +53,7 @@ enum Kind {
 }
 
 impl Vocabulary {
-    pub(crate) fn new(
-        inner: tokenizers::Tokenizer,
-        clean_up: bool,
-        spelled_newline: bool,
-    ) -> Self {
+    pub(crate) fn new(inner: tokenizers::Tokenizer, clean_up: bool, spelled_newline: bool) -> Self {
         let decoder = inner.get_decoder().and_then(|decoder| serde_json::to_value(decoder).ok());
         let kind = match clean_up || spelled_newline {
             true => Kind::Window,
