@@ -96,6 +96,8 @@ pub struct ChatTemplate {
     templates: Vec<Named>,
     special_tokens: Map<String, Value>,
     thinks: Option<bool>,
+    /// The name of the code that the model's files ask for instead of a template.
+    code: Option<String>,
 }
 
 #[derive(Clone)]
@@ -129,11 +131,15 @@ impl ChatTemplate {
                 .collect(),
             special_tokens: Map::new(),
             thinks: None,
+            code: None,
         }
     }
 
     /// Finds a model's template: in `chat_template.jinja` and `chat_templates/`, else in its
     /// `tokenizer_config.json`, which the caller has read, else in `chat_template.json`.
+    ///
+    /// DIFFERENCE: where mlx-lm has a program in place of the template (`chat_template_type`), a
+    /// template beside it is used, and without one rendering is [`ErrorKind::Unsupported`].
     ///
     /// # Errors
     /// [`ErrorKind::Format`] when a template is neither text nor a list of named texts, and those
@@ -162,7 +168,10 @@ impl ChatTemplate {
                 let value = value.get("chat_template").unwrap_or(&value);
                 from_json(value, &files.describe("chat_template.json")).map(Some)
             }
-            None => Ok(None),
+            None => Ok(config.get("chat_template_type").and_then(Value::as_str).map(|code| {
+                let none: [(&str, &str); 0] = [];
+                ChatTemplate { code: Some(code.to_owned()), ..ChatTemplate::named(none) }
+            })),
         }
     }
 
@@ -225,11 +234,17 @@ impl ChatTemplate {
         let tools = tools.filter(|tools| !tools.is_null());
         let template = self.choose(tools.is_some()).ok_or_else(|| {
             let names: Vec<_> = self.templates.iter().map(|t| t.name.as_str()).collect();
-            Error::new(
-                ErrorKind::Template,
-                format!("chat template: none is called \"default\", only {names:?}"),
-            )
-            .with_hint(WAY_OUT)
+            let error = match &self.code {
+                Some(code) => Error::new(
+                    ErrorKind::Unsupported,
+                    format!("chat template: the model's is the program {code:?}, not a template"),
+                ),
+                None => Error::new(
+                    ErrorKind::Template,
+                    format!("chat template: none is called \"default\", only {names:?}"),
+                ),
+            };
+            error.with_hint(WAY_OUT)
         })?;
         let continued = match options.continue_final_message {
             true => Some(open_final_message(&mut messages, options)?),

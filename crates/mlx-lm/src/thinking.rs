@@ -31,7 +31,7 @@ struct Format {
     in_template: bool,
 }
 
-const FORMATS: [Format; 6] = [
+const FORMATS: [Format; 7] = [
     Format::tags(&["<think>", "</think>"]),
     Format::tags(&["<longcat_think>", "</longcat_think>"]),
     Format::tags(&["<|think:start|>", "<|think:end|>"]),
@@ -61,6 +61,19 @@ const FORMATS: [Format; 6] = [
         start: "<|channel|>analysis<|message|>",
         end: "<|end|>",
         markers: &["<|start|>assistant", "<|channel|>final<|message|>", "<|return|>"],
+        in_template: false,
+    },
+    // Muse Spark.
+    Format {
+        tokens: &["<|start|>", "<|message|>", "<|eom|>", "<|eot|>"],
+        start: "to=self<|message|>",
+        end: "<|eom|>",
+        markers: &[
+            "<|start|>assistant ",
+            "to=user<|message|>",
+            "to=commentary<|message|>",
+            "<|eot|>",
+        ],
         in_template: false,
     },
 ];

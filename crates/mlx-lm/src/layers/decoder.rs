@@ -2,13 +2,90 @@
 
 use mlx_core::nn::{Embedding, Linear, RmsNorm};
 use mlx_core::{Array, Weights};
+use serde::Deserialize;
 
 use super::attention::{Attention, AttentionArgs};
 use super::mask::Mask;
 use super::mlp::Mlp;
+use super::rope::{RopeArgs, RopeScaling};
 use crate::cache::{FullCache, KvCache, RotatingCache};
 use crate::error::{Error, Result};
 use crate::models::LanguageModel;
+
+/// The settings that the families of this line write under the same names.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DecoderConfig {
+    /// Size of the hidden state.
+    pub hidden_size: i32,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Size between the projections of the feed-forward layers.
+    pub intermediate_size: i32,
+    /// Number of query heads.
+    pub num_attention_heads: i32,
+    /// Number of key and value heads; as many as query heads where it is absent.
+    pub num_key_value_heads: Option<i32>,
+    /// Size of a head; the hidden state divided by the heads where it is absent.
+    pub head_dim: Option<i32>,
+    /// Epsilon of the norms.
+    pub rms_norm_eps: f32,
+    /// Number of tokens.
+    pub vocab_size: i32,
+    /// Tokens that the model was made for.
+    pub max_position_embeddings: Option<usize>,
+    /// Base of the rotary frequencies.
+    pub rope_theta: Option<f32>,
+    /// Whether rotation pairs neighbours.
+    #[serde(default)]
+    pub rope_traditional: bool,
+    /// The scaled rotary variant.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Base and variant as transformers 5 writes them.
+    pub rope_parameters: Option<RopeScaling>,
+    /// Whether the output head is the embedding; absent, it is if the checkpoint has no head.
+    pub tie_word_embeddings: Option<bool>,
+}
+
+impl DecoderConfig {
+    /// Returns the plain decoder of these settings: no biases, no head norms, no windows.
+    ///
+    /// # Errors
+    /// When neither the settings nor the family give the rotary base.
+    pub fn args(&self, w: &Weights, rope_theta: Option<f32>) -> Result<DecoderArgs> {
+        let head_dim = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1));
+        let scaling = self.rope_scaling.clone().or(self.rope_parameters.clone());
+        let written = self.rope_parameters.as_ref().and_then(RopeScaling::rope_theta);
+        let theta = self.rope_theta.or(written).or(rope_theta);
+        Ok(DecoderArgs {
+            attention: AttentionArgs {
+                hidden_size: self.hidden_size,
+                n_heads: self.num_attention_heads,
+                n_kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
+                head_dim,
+                qkv_bias: false,
+                o_bias: false,
+                qk_norm_eps: None,
+                rope: RopeArgs {
+                    dims: head_dim,
+                    theta: theta
+                        .ok_or_else(|| Error::format("config.json", "\"rope_theta\" is missing"))?,
+                    traditional: self.rope_traditional,
+                    scaling,
+                    max_position_embeddings: self.max_position_embeddings,
+                },
+            },
+            intermediate_size: self.intermediate_size,
+            mlp_bias: false,
+            rms_norm_eps: self.rms_norm_eps,
+            vocab_size: self.vocab_size,
+            tie_word_embeddings: self
+                .tie_word_embeddings
+                .unwrap_or_else(|| !w.contains("lm_head.weight")),
+            sliding_layers: vec![false; self.num_hidden_layers.min(MAX_LAYERS + 1)],
+            sliding_window: None,
+        })
+    }
+}
 
 /// What a decoder is made from.
 #[derive(Clone, Debug)]

@@ -105,6 +105,8 @@ fn the_markers_follow_from_vocabulary_and_template() {
                 <|start|>assistant<|channel|>final<|message|>a<|return|>";
     let tokens = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"];
     check(&tokens, "", text, "r");
+    let text = "to=self<|message|>r<|eom|><|start|>assistant to=user<|message|>a<|eot|>";
+    check(&["<|start|>", "<|message|>", "<|eom|>", "<|eot|>"], "", text, "r");
     assert_eq!(tokenizer(&["<think>"], "{{ '</think>' }}").thinking(), None);
     assert_eq!(tokenizer(&[], "").thinking(), None);
 }

@@ -159,6 +159,12 @@ fn conversations_that_make_no_sense_are_refused() {
         ..RenderOptions::default()
     };
     check(json!([{"role": "user", "content": "x"}]), both);
+    let files = ModelFiles::embedded("m", &[]);
+    let config = json!({"chat_template_type": "deepseek_v32"});
+    let code = ChatTemplate::from_files(&files, config.as_object().unwrap()).unwrap().unwrap();
+    let error = code.render(&[Message::user("x")], None, &RenderOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("deepseek_v32"), "{error}");
     let named = ChatTemplate::named([("rag", "x")]);
     let error = named.render(&[Message::user("x")], None, &RenderOptions::default()).unwrap_err();
     assert!(error.to_string().contains("[\"rag\"]"), "{error}");
