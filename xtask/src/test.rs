@@ -224,8 +224,8 @@ fn check_bindings() -> Result<()> {
     Ok(())
 }
 
-/// Builds each project of `xtask/outside` away from the workspace and compares what it prints
-/// with its `expected.txt`.
+/// Builds each project of `xtask/outside` away from the workspace, runs it with the fixtures as
+/// its argument, and compares what it prints with its `expected.txt`.
 fn outside() -> Result<()> {
     let templates = shell::root().join("xtask/outside");
     let target = shell::target_dir()?;
@@ -262,11 +262,11 @@ fn run_outside(template: &Path, target: &Path) -> Result<String> {
     fs::copy(template.join("src/main.rs"), dir.path().join("src/main.rs"))?;
     fs::copy(shell::root().join("Cargo.lock"), dir.path().join("Cargo.lock"))?;
     let mut cargo = shell::cargo_here();
-    cargo.current_dir(dir.path()).args(["run", "--quiet"]);
+    cargo.current_dir(dir.path()).arg("run");
     cargo.args(["--config", "profile.dev.debug=\"line-tables-only\""]);
     cargo.args(["--config", "profile.dev.package.\"*\".debug=false"]);
     cargo.args(["--config", "profile.dev.package.\"*\".opt-level=1"]);
-    cargo.env("CARGO_TARGET_DIR", target);
+    cargo.arg("--").arg(shell::root().join("fixtures")).env("CARGO_TARGET_DIR", target);
     for (name, _) in std::env::vars_os() {
         // What cargo sets for this program is not exported for a user's project.
         let text = name.to_string_lossy();

@@ -16,7 +16,7 @@ fn main() -> Result<()> {
 
     match x.matmul(&ones) {
         Ok(_) => println!("this should not fit"),
-        Err(e) => println!("{:?}: {e}", e.kind()),
+        Err(e) => println!("what does not fit is an error of kind {:?}", e.kind()),
     }
     Ok(())
 }

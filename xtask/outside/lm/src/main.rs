@@ -1,22 +1,29 @@
-//! A program on mlx-lm alone.
+//! A program on mlx-lm alone: a chat template's text, and greedy tokens of a model directory.
 
-use mlx_lm::Result;
 use mlx_lm::chat::{ChatTemplate, Message, RenderOptions};
-use mlx_lm::stop::StopStrings;
+use mlx_lm::files::ModelFiles;
+use mlx_lm::generate::{GenerateOptions, TokenSession};
+use mlx_lm::load::{LoadOptions, Model};
 
 const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
                       {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
-fn main() -> Result<()> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let messages = [Message::system("Be brief."), Message::user("What is the capital of France?")];
     let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
     print!("{}", ChatTemplate::new(CHATML).render(&messages, None, &options)?);
 
-    // Text as a model might give it, piece by piece.
-    let mut stop = StopStrings::new(["<|im_end|>"]);
-    for piece in ["Par", "is.<|im", "_end|>", "not shown"] {
-        print!("{}", stop.push(piece));
+    let fixtures = std::env::args().nth(1).ok_or("usage: on-mlx-lm FIXTURES")?;
+    let checkpoint = format!("{fixtures}/data/mlx-lm/checkpoints/qwen3-affine4");
+    let (model, notes) = Model::load(&ModelFiles::directory(checkpoint)?, &LoadOptions::default())?;
+    for note in notes {
+        eprintln!("note: {note}");
     }
-    println!("{}", stop.finish());
+
+    let prompt = [66, 42, 46, 78, 79, 64, 65, 20, 114];
+    let options = GenerateOptions { max_tokens: Some(8), ..GenerateOptions::default() };
+    let mut session = TokenSession::new(&model);
+    let tokens: Vec<u32> = session.generate(&prompt, &options)?.collect::<Result<_, _>>()?;
+    println!("greedy: {tokens:?}");
     Ok(())
 }
