@@ -9,6 +9,7 @@ use std::ops::{Range, RangeFrom, RangeFull, RangeTo, RangeToInclusive};
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ffi::array_op;
 
 /// Adds an axis of size one. Python: `None` or `newaxis`.
 #[derive(Clone, Copy, Debug)]
@@ -322,18 +323,21 @@ impl View {
     }
 
     /// Adds the next axis and returns its size in the view.
+    ///
+    /// MLX computes with these numbers unchecked, so they go there resolved and small.
     fn push(&mut self, slice: Slice, size: i32) -> Result<i32> {
         let (start, stop, n) = slice.resolve(size)?;
         self.is_partial |= (start, n, slice.step) != (0, size, 1);
+        let (start, stop, step) = match n {
+            0 => (0, 0, 1),
+            1 => (start, start + 1, 1),
+            // A negative stop counts from the end; before the first element is below all of it.
+            _ if stop < 0 => (start, -size - 1, slice.step),
+            _ => (start, stop, slice.step),
+        };
         self.start.push(start);
-        // MLX counts a negative stop from the end; before the first element is below all of it.
-        self.stop.push(if stop < 0 { -size - 1 } else { stop });
-        self.step.push(slice.step);
-        if n == 0 {
-            // An empty slice keeps its meaning whatever the signs.
-            let at = self.start.len() - 1;
-            (self.start[at], self.stop[at], self.step[at]) = (0, 0, 1);
-        }
+        self.stop.push(stop);
+        self.step.push(step);
         Ok(n)
     }
 
@@ -342,8 +346,31 @@ impl View {
         if !self.is_partial {
             return Ok(array.clone());
         }
-        array.slice(&self.start, &self.stop, &self.step)
+        let View { start, stop, step, .. } = self;
+        array_op!(mlx_slice, array, [start], [stop], [step])
     }
+}
+
+/// Resolves slices, one for each axis, to what MLX computes with unchecked.
+pub(crate) fn resolve_slices(
+    op: &str,
+    shape: &[i32],
+    start: &[i32],
+    stop: &[i32],
+    strides: &[i32],
+) -> Result<[Vec<i32>; 3]> {
+    if [start.len(), stop.len(), strides.len()] != [shape.len(); 3] {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{op}: {start:?}, {stop:?} and {strides:?} for shape {shape:?}"),
+        ));
+    }
+    let mut view = View::default();
+    for (axis, &size) in shape.iter().enumerate() {
+        let slice = Slice { start: Some(start[axis]), stop: Some(stop[axis]), step: strides[axis] };
+        view.push(slice, size)?;
+    }
+    Ok([view.start, view.stop, view.step])
 }
 
 /// What an index chooses, for an update.

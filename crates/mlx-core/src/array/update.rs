@@ -30,6 +30,7 @@ macro_rules! updates {
                             let value = &value.reshape(view_shape)?;
                             array_op!($slice, self, value, [start], [stop], [step])
                         }
+                        Chosen::Positions(positions) if positions.size() == 0 => Ok(self.clone()),
                         Chosen::Positions(positions) => {
                             let indices = positions.reshape([-1])?;
                             let updates = value.reshape([indices.dim(0)?, 1])?;

@@ -3,6 +3,7 @@
 //! MLX does not check index values: one that is out of range reads or writes elsewhere in the
 //! array's memory. Indices that come from outside are checked on the host before they get here.
 
+use crate::array::index::resolve_slices;
 use crate::array::{Array, Operand};
 use crate::error::Result;
 use crate::ffi::{ArrayVec, array_op};
@@ -72,6 +73,8 @@ impl Array {
         stop: &[i32],
         strides: &[i32],
     ) -> Result<Array> {
+        let [start, stop, strides] =
+            resolve_slices("slice_update", self.shape(), start, stop, strides)?;
         array_op!(mlx_slice_update, self, values, [start], [stop], [strides])
     }
 
@@ -98,11 +101,13 @@ impl Array {
         array_op!(mlx_slice_update_dynamic, self, values, start, [axes])
     }
 
-    /// Takes the slice `start..stop` with steps of `strides`, one of each per axis.
+    /// Takes the slice `start..stop` with steps of `strides`, one of each per axis, negative
+    /// positions from the end; [`Array::at`] is easier to write.
     ///
     /// # Errors
     /// When the arguments do not fit the shape.
     pub fn slice(&self, start: &[i32], stop: &[i32], strides: &[i32]) -> Result<Array> {
+        let [start, stop, strides] = resolve_slices("slice", self.shape(), start, stop, strides)?;
         array_op!(mlx_slice, self, [start], [stop], [strides])
     }
 }

@@ -1,4 +1,5 @@
 //! The integration tests of mlx-core, one module per subject.
 
+mod index;
 mod ops;
 mod safetensors;
