@@ -54,7 +54,7 @@ fn description(flags: &flags::Native) -> Result<build::Build> {
     let target = host_target()?;
     let backend = match &flags.backend {
         Some(name) => build::Backend::parse(name)?,
-        None => build::Backend::default_for(&target),
+        None => build::Backend::choose(&target, flags.installed.as_deref()),
     };
     Ok(build::Build {
         crate_dir: shell::root().join("crates/mlx-sys"),

@@ -36,6 +36,7 @@ fn whitespace() {
         check_finds("README.md", text, expected);
     }
     check_finds("fixtures/gen/demo/chat_template.jinja", "a \n\tb", &[]);
+    check_finds("LICENSE-APACHE", "\ta\n", &[]);
 }
 
 #[test]
