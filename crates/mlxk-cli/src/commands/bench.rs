@@ -1,0 +1,262 @@
+//! `mlxk bench`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use mlx_lm::core::{Device, Dtype, MLX_VERSION, memory};
+use mlx_lm::load::{LoadOptions, Model};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::Precision;
+use crate::commands::version::CLI_VERSION;
+use crate::error::{CommandError, Kind};
+use crate::model;
+use crate::output::{Bytes, Count, Output};
+
+/// Measure the speed of a model
+///
+/// The tests are those of llama-bench: `pp512` processes a prompt of 512 tokens, `tg128`
+/// generates 128 tokens behind an empty prompt. Each runs once to warm up and is then timed
+/// several times. Speeds are in tokens per second, mean and standard deviation.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A directory with the model's files, or `demo`
+    #[arg(required_unless_present = "synthetic", value_hint = clap::ValueHint::DirPath)]
+    model: Option<PathBuf>,
+
+    /// Lengths of the prompts, separated by commas; 0 leaves the test out
+    #[arg(short = 'p', long, value_name = "N,…", value_delimiter = ',', default_value = "512")]
+    n_prompt: Vec<usize>,
+
+    /// Numbers of tokens to generate, separated by commas; 0 leaves the test out
+    #[arg(short = 'n', long, value_name = "N,…", value_delimiter = ',', default_value = "128")]
+    n_gen: Vec<usize>,
+
+    /// How often each test is timed
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repetitions: u32,
+
+    /// Measure random weights of the shapes that this config.json asks for
+    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    synthetic: Option<PathBuf>,
+
+    /// Compute in this element type instead of the model's own
+    #[arg(long, value_enum)]
+    dtype: Option<Precision>,
+}
+
+#[derive(Serialize)]
+struct Data {
+    model: ModelInfo,
+    device: String,
+    cli_version: &'static str,
+    mlx_version: &'static str,
+    results: Vec<TestResult>,
+    peak_memory_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct ModelInfo {
+    name: String,
+    synthetic: bool,
+    model_type: String,
+    quantization: Option<String>,
+    n_parameters: u64,
+    size_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct TestResult {
+    test: String,
+    n_prompt: usize,
+    n_gen: usize,
+    repetitions: usize,
+    tokens_per_second: f64,
+    stddev: f64,
+    median: f64,
+    samples: Vec<f64>,
+}
+
+pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
+    let tests = tests(args)?;
+    let (name, model) = load(args, output)?;
+    check_lengths(&tests, &model)?;
+    memory::reset_peak()?;
+    let results = tests
+        .iter()
+        .map(|test| measure(&model, test, args.repetitions))
+        .collect::<Result<Vec<_>, _>>()?;
+    let config = model.config();
+    let data = Data {
+        model: ModelInfo {
+            name,
+            synthetic: args.synthetic.is_some(),
+            model_type: config.model_type.clone(),
+            quantization: config.quantization.as_ref().map(|q| q.default.to_string()),
+            n_parameters: model.n_parameters(),
+            size_bytes: model.weight_bytes(),
+        },
+        device: format!("{:?}", Device::default_device()).to_lowercase(),
+        cli_version: CLI_VERSION,
+        mlx_version: MLX_VERSION,
+        results,
+        peak_memory_bytes: memory::peak()?,
+    };
+    match output.is_json() {
+        true => output.success("bench", &data),
+        false => output.write(&table(&data)),
+    }
+}
+
+/// What one row of the table measures.
+struct Test {
+    n_prompt: usize,
+    n_gen: usize,
+}
+
+fn tests(args: &Args) -> Result<Vec<Test>, CommandError> {
+    let prompts = args.n_prompt.iter().map(|&n_prompt| Test { n_prompt, n_gen: 0 });
+    let generations = args.n_gen.iter().map(|&n_gen| Test { n_prompt: 0, n_gen });
+    let tests: Vec<Test> =
+        prompts.chain(generations).filter(|test| test.n_prompt + test.n_gen > 0).collect();
+    match tests.is_empty() {
+        true => Err(CommandError::usage("-p 0 and -n 0 leave nothing to measure")),
+        false => Ok(tests),
+    }
+}
+
+fn load(args: &Args, output: &Output) -> Result<(String, Model), CommandError> {
+    let dtype = args.dtype.map(Dtype::from);
+    match (&args.synthetic, &args.model) {
+        (Some(config), _) => Ok((config.display().to_string(), synthetic(config, dtype)?)),
+        (None, Some(path)) => {
+            let files = model::files(path)?;
+            let (model, notes) = Model::load(&files, &LoadOptions { dtype })?;
+            notes.iter().for_each(|note| output.warning(note));
+            Ok((path.display().to_string(), model))
+        }
+        (None, None) => Err(CommandError::usage("a model or --synthetic is needed")),
+    }
+}
+
+/// Makes a model of random weights from a config.json, or from the one in a directory.
+fn synthetic(path: &Path, dtype: Option<Dtype>) -> Result<Model, CommandError> {
+    let path = if path.is_dir() { path.join("config.json") } else { path.to_path_buf() };
+    let text = std::fs::read_to_string(&path).map_err(|e| CommandError::file(&path, &e))?;
+    let config: Value = serde_json::from_str(&text)
+        .map_err(|e| CommandError::new(Kind::InvalidModel, format!("{}: {e}", path.display())))?;
+    Model::random(&config, dtype, 0).map_err(|e| e.context(path.display()).into())
+}
+
+/// Refuses a test that the model's context window cannot hold.
+fn check_lengths(tests: &[Test], model: &Model) -> Result<(), CommandError> {
+    let Some(context) = model.config().context_length else { return Ok(()) };
+    let longest = tests.iter().map(|test| test.n_prompt.max(test.n_gen)).max().unwrap_or(0);
+    if longest <= context {
+        return Ok(());
+    }
+    let text = format!("{longest} tokens do not fit the context window of {context} tokens");
+    Err(CommandError::new(Kind::ContextLength, text)
+        .hint(format!("-p and -n take at most {context} for this model")))
+}
+
+fn measure(model: &Model, test: &Test, repetitions: u32) -> Result<TestResult, CommandError> {
+    let &Test { n_prompt, n_gen } = test;
+    let time = || match n_prompt {
+        0 => mlx_lm::bench::text_generation(model, n_gen),
+        _ => mlx_lm::bench::prompt_processing(model, n_prompt),
+    };
+    time()?;
+    let speed = |seconds: f64| (n_prompt + n_gen) as f64 / seconds;
+    let samples: Vec<f64> =
+        (0..repetitions).map(|_| time().map(speed)).collect::<Result<_, _>>()?;
+    let (tokens_per_second, stddev, median) = statistics(&samples);
+    Ok(TestResult {
+        test: name(test),
+        n_prompt,
+        n_gen,
+        repetitions: samples.len(),
+        tokens_per_second,
+        stddev,
+        median,
+        samples,
+    })
+}
+
+fn name(test: &Test) -> String {
+    match test.n_prompt {
+        0 => format!("tg{}", test.n_gen),
+        n_prompt => format!("pp{n_prompt}"),
+    }
+}
+
+/// Returns mean, standard deviation of a sample, and median.
+fn statistics(samples: &[f64]) -> (f64, f64, f64) {
+    let n = samples.len() as f64;
+    let mean = samples.iter().sum::<f64>() / n;
+    let squares: f64 = samples.iter().map(|x| (x - mean).powi(2)).sum();
+    let stddev = if samples.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 };
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (below, above) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    (mean, stddev, (below + above) / 2.0)
+}
+
+/// Lays the results out as llama-bench does.
+fn table(data: &Data) -> String {
+    let ModelInfo { name, model_type, quantization, n_parameters, size_bytes, .. } = &data.model;
+    let quantization = quantization.as_deref().unwrap_or("dense");
+    let model = format!("{model_type} {quantization}");
+    let head = ["model", "size", "params", "device", "test", "t/s"].map(str::to_owned);
+    let rows = data.results.iter().map(|result| {
+        [
+            model.clone(),
+            Bytes(*size_bytes).to_string(),
+            Count(*n_parameters).to_string(),
+            data.device.clone(),
+            result.test.clone(),
+            format!("{:.2} ± {:.2}", result.tokens_per_second, result.stddev),
+        ]
+    });
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; 6] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut text = format!("{name}\n\n");
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .enumerate()
+            .map(|(column, (cell, width))| match column {
+                0 | 3 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+        if index == 0 {
+            let rules = widths.iter().enumerate().map(|(column, width)| match column {
+                0 | 3 => "-".repeat(*width),
+                _ => format!("{}:", "-".repeat(width - 1)),
+            });
+            let _ = writeln!(text, "| {} |", rules.collect::<Vec<_>>().join(" | "));
+        }
+    }
+    let peak = Bytes(data.peak_memory_bytes as u64);
+    let _ = writeln!(text, "\npeak memory: {peak}; MLX {MLX_VERSION}, mlxk {CLI_VERSION}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_those_of_a_sample() {
+        assert_eq!(statistics(&[3.0]), (3.0, 0.0, 3.0));
+        assert_eq!(statistics(&[4.0, 1.0]), (2.5, 4.5f64.sqrt(), 2.5));
+        assert_eq!(statistics(&[1.0, 9.0, 2.0]), (4.0, 19.0f64.sqrt(), 2.0));
+    }
+}

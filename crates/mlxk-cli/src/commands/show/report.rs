@@ -1,0 +1,324 @@
+//! Gathers what there is to say about a model, from as many of its files as can be read.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use mlx_lm::config::ModelConfig;
+use mlx_lm::core::io::{Checkpoint, SafetensorsFile};
+use mlx_lm::core::{self, Dtype, QuantizationConfig};
+use mlx_lm::files::ModelFiles;
+use mlx_lm::tokenizer::Tokenizer;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{CommandError, Kind};
+use crate::output::Bytes;
+
+/// `data` of the envelope; field names are mlx-knife's where it has them.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) model: ModelObject,
+    pub(super) workspace_metadata: Option<Value>,
+    pub(super) metadata: Metadata,
+    pub(super) weights: Option<Weights>,
+    pub(super) files: Vec<FileEntry>,
+    pub(super) config: Option<Value>,
+    pub(super) problems: Vec<String>,
+    /// How the weights are packed, in words.
+    pub(super) quantization: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ModelObject {
+    pub(super) name: String,
+    pub(super) hash: Option<String>,
+    pub(super) size_bytes: u64,
+    pub(super) last_modified: Option<String>,
+    pub(super) framework: &'static str,
+    pub(super) model_type: &'static str,
+    pub(super) capabilities: Vec<&'static str>,
+    pub(super) context_length: Option<u64>,
+    pub(super) health: &'static str,
+    pub(super) runtime_compatible: bool,
+    pub(super) reason: Option<String>,
+    pub(super) cached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) quantization: Option<Value>,
+}
+
+#[derive(Default, Serialize)]
+pub(super) struct Metadata {
+    pub(super) model_type: Option<String>,
+    pub(super) architecture: Option<String>,
+    pub(super) quantization: Option<String>,
+    pub(super) context_length: Option<u64>,
+    pub(super) vocab_size: Option<u64>,
+    pub(super) hidden_size: Option<u64>,
+    pub(super) num_attention_heads: Option<u64>,
+    pub(super) num_key_value_heads: Option<u64>,
+    pub(super) num_hidden_layers: Option<u64>,
+    pub(super) dtype: Option<&'static str>,
+    pub(super) n_parameters: Option<u64>,
+    pub(super) bits_per_weight: Option<f64>,
+    pub(super) eos_token_ids: Vec<u32>,
+    pub(super) eos_tokens: Vec<String>,
+    pub(super) chat_template: bool,
+    pub(super) thinking: Option<Markers>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Markers {
+    pub(super) start: String,
+    pub(super) end: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Weights {
+    pub(super) files: usize,
+    pub(super) tensors: usize,
+    pub(super) total_bytes: u64,
+    pub(super) index_disagreements: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct FileEntry {
+    pub(super) name: String,
+    pub(super) size: String,
+    pub(super) size_bytes: u64,
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+}
+
+impl Report {
+    /// Reads the model; the error is the first that makes it unsound.
+    pub(super) fn gather(files: &ModelFiles, with_config: bool) -> (Report, Option<CommandError>) {
+        let mut problems = Problems::default();
+        let raw = files.read_json("config.json").ok().flatten().unwrap_or(Value::Null);
+        let config = problems.take(ModelConfig::load(files).map_err(CommandError::from));
+        let checkpoint = problems.take(open_weights(files));
+        let tokenizer = problems.take(Tokenizer::load(files).map_err(CommandError::from));
+        if let Some(template) = tokenizer.as_ref().and_then(Tokenizer::chat_template) {
+            problems.take(template.check().map_err(CommandError::from));
+        }
+        if let Some(config) = &config
+            && !mlx_lm::models::model_types().any(|name| name == config.model_type)
+        {
+            let text = format!("model_type {:?} is not supported", config.model_type);
+            problems.take::<()>(Err(CommandError::new(Kind::Unsupported, text)));
+        }
+
+        let quantization = config.as_ref().and_then(|config| config.quantization.as_ref());
+        let mut metadata = Metadata::of_config(&raw);
+        metadata.quantization = quantization.map(|q| format!("{}bit", q.default.bits));
+        if let Some(checkpoint) = &checkpoint {
+            metadata.add_weights(checkpoint, quantization);
+        }
+        if let Some(tokenizer) = &tokenizer {
+            metadata.add_tokenizer(tokenizer);
+        }
+        let listed: Vec<FileEntry> =
+            files.list().into_iter().map(|name| FileEntry::new(files, name)).collect();
+        let chat = metadata.chat_template;
+        let model = ModelObject {
+            name: files.root().map_or(files.name().to_owned(), |root| {
+                std::path::absolute(root).unwrap_or(root.to_path_buf()).display().to_string()
+            }),
+            hash: None,
+            size_bytes: listed.iter().map(|file| file.size_bytes).sum(),
+            last_modified: last_modified(files),
+            framework: framework(&listed),
+            model_type: if chat { "chat" } else { "base" },
+            capabilities: if chat {
+                vec!["text-generation", "chat"]
+            } else {
+                vec!["text-generation"]
+            },
+            context_length: metadata.context_length,
+            health: if problems.unsound.is_none() { "healthy" } else { "unhealthy" },
+            runtime_compatible: problems.texts.is_empty(),
+            reason: problems.texts.first().cloned(),
+            cached: false,
+            quantization: raw.get("quantization").cloned(),
+        };
+        let report = Report {
+            model,
+            workspace_metadata: None,
+            metadata,
+            weights: checkpoint.as_ref().map(Weights::new),
+            files: listed,
+            config: with_config.then_some(raw),
+            quantization: quantization.map(|q| q.default.to_string()),
+            problems: problems.texts,
+        };
+        (report, problems.unsound)
+    }
+}
+
+/// What is wrong with a model, in the order found.
+#[derive(Default)]
+struct Problems {
+    texts: Vec<String>,
+    /// The first that is more than a lack of support.
+    unsound: Option<CommandError>,
+}
+
+impl Problems {
+    fn take<T>(&mut self, result: Result<T, CommandError>) -> Option<T> {
+        let error = match result {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        self.texts.push(error.to_string());
+        if error.kind != Kind::Unsupported && self.unsound.is_none() {
+            self.unsound = Some(error);
+        }
+        None
+    }
+}
+
+impl Metadata {
+    /// Takes what the configuration says, at its top level or for the text part.
+    fn of_config(raw: &Value) -> Self {
+        let get = |name: &str| {
+            [raw, &raw["text_config"]]
+                .into_iter()
+                .map(|object| &object[name])
+                .find(|v| !v.is_null())
+        };
+        let number = |name: &str| get(name).and_then(Value::as_u64);
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        const CONTEXT: [&str; 5] = [
+            "max_position_embeddings",
+            "n_positions",
+            "context_length",
+            "max_sequence_length",
+            "seq_len",
+        ];
+        Metadata {
+            model_type: text(raw.get("model_type")),
+            architecture: text(raw["architectures"].get(0)),
+            context_length: CONTEXT.into_iter().find_map(number),
+            vocab_size: number("vocab_size"),
+            hidden_size: number("hidden_size"),
+            num_attention_heads: number("num_attention_heads"),
+            num_key_value_heads: number("num_key_value_heads"),
+            num_hidden_layers: number("num_hidden_layers"),
+            ..Metadata::default()
+        }
+    }
+
+    fn add_weights(&mut self, checkpoint: &Checkpoint, quantization: Option<&QuantizationConfig>) {
+        let mut bytes_by_dtype: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut n_parameters = 0;
+        for (name, _, info) in checkpoint.tensors() {
+            if info.dtype.is_floating() {
+                *bytes_by_dtype.entry(info.dtype.name()).or_default() += info.range.len();
+            }
+            let elements: u64 = info.shape.iter().map(|&n| n as u64).product();
+            let path = name.rsplit_once('.');
+            let packed =
+                path.filter(|(path, _)| checkpoint.get(&format!("{path}.scales")).is_some());
+            n_parameters += match packed {
+                None => elements,
+                Some((path, "weight")) if info.dtype == Dtype::Uint32 => {
+                    let bits = quantization.and_then(|q| q.of(path)).map_or(32, |q| q.bits);
+                    elements * 32 / bits.max(1) as u64
+                }
+                Some((_, "scales" | "biases")) => 0,
+                Some(_) => elements,
+            };
+        }
+        let most = bytes_by_dtype.into_iter().max_by_key(|(_, bytes)| *bytes);
+        self.dtype = most.map(|(name, _)| name);
+        self.n_parameters = Some(n_parameters);
+        if n_parameters > 0 {
+            self.bits_per_weight =
+                Some(checkpoint.total_bytes() as f64 * 8.0 / n_parameters as f64);
+        }
+    }
+
+    fn add_tokenizer(&mut self, tokenizer: &Tokenizer) {
+        self.eos_token_ids = tokenizer.eos_token_ids().iter().copied().collect();
+        let token = |id: &u32| tokenizer.id_to_token(*id).unwrap_or_default();
+        self.eos_tokens = self.eos_token_ids.iter().map(token).collect();
+        self.chat_template = tokenizer.chat_template().is_some();
+        self.thinking = tokenizer.thinking().map(|thinking| Markers {
+            start: thinking.start().to_owned(),
+            end: thinking.end().to_owned(),
+        });
+    }
+}
+
+impl Weights {
+    fn new(checkpoint: &Checkpoint) -> Self {
+        Weights {
+            files: checkpoint.files().len(),
+            tensors: checkpoint.len(),
+            total_bytes: checkpoint.total_bytes(),
+            index_disagreements: checkpoint.report().iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl FileEntry {
+    fn new(files: &ModelFiles, name: String) -> Self {
+        let size_bytes = match files.path(&name) {
+            Some(path) => path.metadata().map_or(0, |metadata| metadata.len()),
+            None => files.embedded_bytes(&name).map_or(0, |bytes| bytes.len() as u64),
+        };
+        FileEntry { kind: file_kind(&name), size: Bytes(size_bytes).to_string(), size_bytes, name }
+    }
+}
+
+fn file_kind(name: &str) -> &'static str {
+    const WEIGHTS: [&str; 6] = [".safetensors", ".gguf", ".npz", ".bin", ".pt", ".pth"];
+    const TOKENIZER: [&str; 8] = [
+        "tokenizer",
+        "vocab.",
+        "merges.",
+        "special_tokens_map",
+        "added_tokens",
+        "chat_template",
+        "tekken",
+        "spiece",
+    ];
+    let base = name.rsplit('/').next().unwrap_or(name);
+    if WEIGHTS.iter().any(|suffix| base.ends_with(suffix)) {
+        "weights"
+    } else if TOKENIZER.iter().any(|prefix| name.starts_with(prefix)) {
+        "tokenizer"
+    } else if base.to_lowercase().starts_with("readme") {
+        "readme"
+    } else if base.ends_with(".json") {
+        "config"
+    } else {
+        "other"
+    }
+}
+
+fn framework(files: &[FileEntry]) -> &'static str {
+    const FRAMEWORKS: [(&str, &str); 4] =
+        [(".safetensors", "MLX"), (".npz", "MLX"), (".gguf", "GGUF"), (".bin", "PyTorch")];
+    let has = |suffix: &str| files.iter().any(|file| file.name.ends_with(suffix));
+    FRAMEWORKS.into_iter().find(|(suffix, _)| has(suffix)).map_or("Unknown", |(_, name)| name)
+}
+
+fn last_modified(files: &ModelFiles) -> Option<String> {
+    let modified: SystemTime = files.root()?.metadata().ok()?.modified().ok()?;
+    let timestamp = jiff::Timestamp::try_from(modified).ok()?;
+    Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// Opens the weight files, which checks their headers.
+fn open_weights(files: &ModelFiles) -> Result<Checkpoint, CommandError> {
+    if let Some(root) = files.root() {
+        return Ok(Checkpoint::open_dir(root)?);
+    }
+    let names = files.list();
+    let opened = names.iter().filter(|name| name.ends_with(".safetensors")).filter_map(|name| {
+        files
+            .embedded_bytes(name)
+            .map(|bytes| SafetensorsFile::from_static(files.describe(name), bytes))
+    });
+    Ok(Checkpoint::from_files(opened.collect::<core::Result<_>>()?)?)
+}

@@ -1,0 +1,53 @@
+//! `mlxk --version`.
+
+use mlx_lm::core::MLX_VERSION;
+use serde::Serialize;
+
+use crate::error::CommandError;
+use crate::output::Output;
+
+/// The version of this program.
+pub(crate) const CLI_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version of mlx-knife's JSON interface that the envelopes follow.
+const JSON_API_SPEC_VERSION: &str = "0.2.4";
+
+#[derive(Serialize)]
+struct Data {
+    cli_version: &'static str,
+    json_api_spec_version: &'static str,
+    mlx_version: &'static str,
+    system: System,
+}
+
+#[derive(Serialize)]
+struct System {
+    memory_total_bytes: Option<u64>,
+}
+
+pub(super) fn run(output: &Output) -> Result<(), CommandError> {
+    if output.is_json() {
+        let system = System { memory_total_bytes: memory_total_bytes() };
+        let data = Data {
+            cli_version: CLI_VERSION,
+            json_api_spec_version: JSON_API_SPEC_VERSION,
+            mlx_version: MLX_VERSION,
+            system,
+        };
+        return output.success("version", &data);
+    }
+    output.write(&format!("mlxk {CLI_VERSION} (MLX {MLX_VERSION})\n"))
+}
+
+/// Returns the size of the machine's memory, where the system tells.
+fn memory_total_bytes() -> Option<u64> {
+    if cfg!(target_os = "macos") {
+        let mut sysctl = std::process::Command::new("/usr/sbin/sysctl");
+        let answer = sysctl.args(["-n", "hw.memsize"]).output().ok()?;
+        return String::from_utf8(answer.stdout).ok()?.trim().parse().ok();
+    }
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
