@@ -516,3 +516,6 @@ fn infer(
     let contradicts = declared.is_some_and(|d| d.mode != mode && d.mode != QuantMode::Affine);
     (!contradicts).then_some(Quantization { group_size, bits, mode })
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,15 +54,16 @@ fn prefix() -> Result<Prefix, Error> {
         return Ok(prefix);
     }
     let target = env::var("TARGET").unwrap_or_default();
+    let installed = var("MLX_SYS_INSTALLED").map(PathBuf::from);
     let backend = match env::var("MLX_SYS_BACKEND") {
         Ok(name) if !name.is_empty() => Backend::parse(&name)?,
-        _ => Backend::default_for(&target),
+        _ => Backend::choose(&target, installed.as_deref()),
     };
     let build = Build {
         crate_dir: PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()),
         target,
         backend,
-        installed: var("MLX_SYS_INSTALLED").map(PathBuf::from),
+        installed,
         cache: native::default_cache()?,
     };
     build.ensure(&mut |step| eprintln!("{step}"))
@@ -106,20 +107,40 @@ fn link(prefix: &Prefix) -> Result<(), Error> {
     Ok(())
 }
 
-/// Links the shared libraries of `dir` into OUT_DIR, whose search path `cargo run` and `cargo
-/// test` hand to the dynamic linker.
-fn mirror(dir: &str) -> Result<String, Error> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("installed");
-    let at = |e: std::io::Error| Error(format!("{}: {e}", out.display()));
-    fs::create_dir_all(&out).map_err(at)?;
-    for entry in fs::read_dir(dir).map_err(|e| Error(format!("{dir}: {e}")))?.flatten() {
-        let to = out.join(entry.file_name());
-        if entry.path().is_file() && fs::symlink_metadata(&to).is_err() {
-            #[cfg(unix)]
-            std::os::unix::fs::symlink(entry.path(), &to).map_err(at)?;
-            #[cfg(not(unix))]
-            fs::copy(entry.path(), &to).map_err(at)?;
+/// Mirrors an installed MLX into OUT_DIR, whose search path `cargo run` and `cargo test` hand to
+/// the dynamic linker. A wheel's libmlx looks for its own libraries beside the package
+/// (`$ORIGIN/../../mlx_cpu.libs`, `…/nvidia/…`), so these are mirrored at the same distance.
+fn mirror(lib: &str) -> Result<String, Error> {
+    let lib = Path::new(lib);
+    let site = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("installed");
+    let to = site.join("mlx/lib");
+    fs::create_dir_all(&to).map_err(|e| Error(format!("{}: {e}", to.display())))?;
+    link_entries(lib, &to, |_| true)?;
+    if let Some(package) = lib.parent() {
+        // CUDA kernels are compiled at run time with headers beside the library.
+        link_entries(package, &site.join("mlx"), |name| name == "include")?;
+        if let Some(packages) = package.parent() {
+            link_entries(packages, &site, |name| name.ends_with(".libs") || name == "nvidia")?;
         }
     }
-    Ok(out.display().to_string())
+    Ok(to.display().to_string())
+}
+
+fn link_entries(from: &Path, to: &Path, wanted: fn(&str) -> bool) -> Result<(), Error> {
+    let at = |path: &Path, e: std::io::Error| Error(format!("{}: {e}", path.display()));
+    for entry in fs::read_dir(from).map_err(|e| at(from, e))?.flatten() {
+        let (source, link) = (entry.path(), to.join(entry.file_name()));
+        if !wanted(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        // What an earlier build left may point to another installation.
+        let _ = fs::remove_file(&link);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&source, &link).map_err(|e| at(&link, e))?;
+        #[cfg(not(unix))]
+        if source.is_file() {
+            fs::copy(&source, &link).map_err(|e| at(&link, e))?;
+        }
+    }
+    Ok(())
 }

@@ -68,9 +68,23 @@ impl Backend {
         }
     }
 
-    /// Metal on Apple silicon, else the CPU: CUDA needs its toolkit, so it is asked for.
-    pub fn default_for(target: &str) -> Backend {
-        if target == "aarch64-apple-darwin" { Backend::Metal } else { Backend::Cpu }
+    /// What an installed MLX brings; else Metal on Apple silicon and the CPU elsewhere, because
+    /// building for CUDA needs its toolkit.
+    pub fn choose(target: &str, installed: Option<&Path>) -> Backend {
+        let Some(installed) = installed else {
+            return if target == "aarch64-apple-darwin" { Backend::Metal } else { Backend::Cpu };
+        };
+        let packages = installed.parent().and_then(|dir| fs::read_dir(dir).ok());
+        let has_cuda = packages
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("mlx_cuda"));
+        match installed.join("lib/mlx.metallib").exists() {
+            true => Backend::Metal,
+            false if has_cuda => Backend::Cuda,
+            false => Backend::Cpu,
+        }
     }
 }
 
@@ -285,9 +299,10 @@ impl Build {
             configure.args(["-G", "Ninja"]);
         }
         if let Some(installed) = &self.installed {
+            let package = installed_package(installed, work)?;
             configure
                 .arg("-DMLX_C_USE_SYSTEM_MLX=ON")
-                .arg(format!("-DMLX_DIR={}", installed.join("share/cmake/MLX").display()));
+                .arg(format!("-DMLX_DIR={}", package.display()));
         }
         if self.target == "aarch64-apple-darwin" {
             configure.arg("-DCMAKE_OSX_DEPLOYMENT_TARGET=14.0");
@@ -364,6 +379,30 @@ impl Build {
         link += "dylib dl\ndylib pthread\ndylib m\n";
         Ok(link)
     }
+}
+
+/// Describes an installed MLX to CMake. The description that a wheel brings asks for the CUDA
+/// toolkit, which only a build of MLX itself needs.
+fn installed_package(installed: &Path, work: &Path) -> Result<PathBuf> {
+    let library = find_library(&installed.join("lib"), "mlx")?;
+    let include = installed.join("include");
+    let mut includes = include.display().to_string();
+    if include.join("metal_cpp").is_dir() {
+        let _ = write!(includes, ";{}", include.join("metal_cpp").display());
+    }
+    let dir = work.join("installed");
+    at(&dir, fs::create_dir_all(&dir))?;
+    let path = dir.join("MLXConfig.cmake");
+    let text = format!(
+        "add_library(mlx SHARED IMPORTED)\n\
+         set_target_properties(mlx PROPERTIES IMPORTED_LOCATION \"{}\" \
+         INTERFACE_INCLUDE_DIRECTORIES \"{includes}\")\n\
+         target_compile_features(mlx INTERFACE cxx_std_20)\n\
+         set(MLX_FOUND TRUE)\n",
+        library.display()
+    );
+    at(&path, fs::write(&path, text))?;
+    Ok(dir)
 }
 
 /// The registry packages that carry the sources: MLX with gguflib, mlx-c, and the archives.

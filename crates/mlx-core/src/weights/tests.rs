@@ -1,0 +1,132 @@
+use super::*;
+
+fn ones(shape: &[i32], dtype: Dtype) -> Array {
+    ops::ones(shape, dtype).expect("ones")
+}
+
+fn weights(tensors: &[(&str, &[i32], Dtype)]) -> Weights {
+    Weights::from_arrays(
+        tensors.iter().map(|(name, shape, dtype)| ((*name).to_owned(), ones(shape, *dtype))),
+    )
+}
+
+fn report(weights: &Weights) -> WeightsReport {
+    let error = weights.finish().expect_err("something is wrong");
+    assert_eq!(error.kind(), ErrorKind::Weights);
+    error.weights().expect("a report").clone()
+}
+
+#[test]
+fn everything_wrong_is_reported_at_once() -> Result<()> {
+    let w = weights(&[
+        ("a.weight", &[2, 3], Dtype::Float32),
+        ("b.weight", &[9, 9], Dtype::Float32),
+        ("stray", &[1], Dtype::Float32),
+    ]);
+    w.linear("a", 3, 2, true)?;
+    w.linear("b", 3, 2, false)?;
+    w.at("deep").rms_norm("c", 4, 1e-5)?;
+    let report = report(&w);
+    assert_eq!(report.missing, ["a.bias", "deep.c.weight"]);
+    assert_eq!(report.unexpected, ["stray"]);
+    let [mismatch] = &report.mismatched[..] else { panic!("{report}") };
+    assert_eq!(mismatch.name, "b.weight");
+    assert_eq!(mismatch.expected, "[2, 3]");
+    let text = report.to_string();
+    assert!(text.starts_with("weights do not fit the model: 2 missing, 1 unexpected"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn what_fits_is_taken_once() -> Result<()> {
+    let w = weights(&[("a.weight", &[2, 3], Dtype::Float32)]);
+    assert!(w.at("a").contains("weight"));
+    w.linear("a", 3, 2, false)?;
+    w.finish()?;
+    assert_eq!((w.n_parameters(), w.n_bytes()), (6, 24));
+    w.linear("a", 3, 2, false)?;
+    assert_eq!(report(&w).missing, ["a.weight"]);
+    Ok(())
+}
+
+#[test]
+fn formats_are_read_off_the_shapes() {
+    use QuantMode::{Affine, Mxfp4, Mxfp8, Nvfp4};
+    let u8 = Dtype::Uint8;
+    let f16 = Dtype::Float16;
+    // inputs, packed words, scales, dtype of scales
+    let cases = [
+        ((128, 16, 2, f16), Some((64, 4, Affine))),
+        ((128, 12, 4, f16), Some((32, 3, Affine))),
+        ((128, 20, 1, f16), Some((128, 5, Affine))),
+        ((128, 32, 2, f16), Some((64, 8, Affine))),
+        ((128, 16, 4, u8), Some((32, 4, Mxfp4))),
+        ((128, 16, 8, u8), Some((16, 4, Nvfp4))),
+        ((128, 32, 4, u8), Some((32, 8, Mxfp8))),
+        ((128, 32, 8, u8), None),
+        ((128, 28, 2, f16), None),
+        ((128, 16, 8, f16), None),
+        ((128, 16, 3, f16), None),
+        ((128, 16, 0, f16), None),
+    ];
+    for ((inputs, words, scales, dtype), expected) in cases {
+        let found = infer(inputs, words, scales, dtype, None);
+        let expected =
+            expected.map(|(group_size, bits, mode)| Quantization { group_size, bits, mode });
+        assert_eq!(found, expected, "{inputs} {words} {scales} {dtype}");
+    }
+    let declared = Some(Quantization::of(Nvfp4));
+    assert_eq!(infer(128, 16, 4, u8, declared), None, "another format than declared");
+}
+
+fn packed(weight: &[i32], scales: &[i32]) -> Weights {
+    weights(&[
+        ("a.weight", weight, Dtype::Uint32),
+        ("a.scales", scales, Dtype::Float32),
+        ("a.biases", scales, Dtype::Float32),
+    ])
+    .with_quantization(Some(QuantizationConfig::default()))
+}
+
+#[test]
+fn packed_layers_are_checked_like_dense_ones() -> Result<()> {
+    let w = packed(&[4, 16], &[4, 2]);
+    let linear = w.linear("a", 128, 4, false)?;
+    w.finish()?;
+    assert_eq!(w.n_parameters(), 512);
+    assert_eq!(linear.forward(&ones(&[1, 128], Dtype::Float32))?.shape(), [1, 4]);
+
+    let w = packed(&[3, 16], &[4, 2]);
+    w.linear("a", 128, 4, false)?;
+    assert_eq!(report(&w).mismatched[0].name, "a.weight");
+
+    let w = packed(&[4, 16], &[5, 2]);
+    w.linear("a", 128, 4, false)?;
+    assert_eq!(report(&w).mismatched[0].name, "a.scales");
+
+    let w =
+        weights(&[("a.weight", &[4, 16], Dtype::Uint32), ("a.scales", &[4, 2], Dtype::Float32)])
+            .with_quantization(Some(QuantizationConfig::default()));
+    w.linear("a", 128, 4, false)?;
+    assert_eq!(report(&w).missing, ["a.biases"]);
+    Ok(())
+}
+
+#[test]
+fn a_layer_that_the_config_leaves_dense_is_dense() -> Result<()> {
+    let mut config = QuantizationConfig::default();
+    config.layers.insert("a".to_owned(), None);
+    let w = weights(&[("a.weight", &[4, 128], Dtype::Float32)]).with_quantization(Some(config));
+    assert!(matches!(w.matrix("a", 128, 4)?, WeightMatrix::Dense(_)));
+    w.finish()
+}
+
+#[test]
+fn casting_leaves_integers_alone() -> Result<()> {
+    let w = packed(&[4, 16], &[4, 2]).with_dtype(Some(Dtype::Bfloat16));
+    let WeightMatrix::Packed(packed) = w.matrix("a", 128, 4)? else { panic!("dense") };
+    assert_eq!(packed.weight.dtype(), Dtype::Uint32);
+    assert_eq!(packed.scales.dtype(), Dtype::Bfloat16);
+    assert_eq!(packed.biases.map(|b| b.dtype()), Some(Dtype::Bfloat16));
+    Ok(())
+}
