@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::native::has_program;
 use crate::{flags, shell};
@@ -89,7 +89,7 @@ pub fn run(flags: &flags::Setup) -> Result<ExitCode> {
         eprintln!("hint: {}", advice(&missing, root_prefix().as_deref()));
         return Ok(ExitCode::FAILURE);
     }
-    install(&missing)?;
+    install(&missing, flags.dev)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,7 +102,7 @@ pub fn require() -> Result<()> {
     }
     match missing(false) {
         missing if missing.is_empty() => Ok(()),
-        missing => install(&missing),
+        missing => install(&missing, false),
     }
 }
 
@@ -219,31 +219,47 @@ fn apt_advice(missing: &[&Need], prefix: Option<&[&str]>) -> String {
     format!("{sudo}apt-get update && {sudo}apt-get install -y {packages}")
 }
 
-fn install(missing: &[&Need]) -> Result<()> {
-    let names: Vec<_> = missing.iter().map(|need| need.what).collect();
+fn install(missing_now: &[&Need], developer: bool) -> Result<()> {
     let prefix = root_prefix();
-    let stop = |how: String| -> Result<()> {
-        bail!("missing: {}\nhint: {how}, then try again", names.join(", "))
-    };
-    let by_hand = || stop(format!("run `{}`", advice(missing, prefix.as_deref())));
-    if cfg!(target_os = "macos") {
-        let formulas: Vec<_> = missing
-            .iter()
-            .filter_map(|need| if let Mac::Brew(name) = need.mac { Some(name) } else { None })
-            .collect();
-        if formulas.len() < missing.len() || !has_program("brew") {
-            return by_hand();
+    if !install_without_asking(missing_now, prefix.as_deref())? {
+        let names = names(missing_now);
+        let how = if cfg!(target_os = "macos") || has_program("apt-get") {
+            format!("run `{}`", advice(missing_now, prefix.as_deref()))
+        } else {
+            format!("install what Debian calls {}", apt_packages(missing_now).join(" "))
+        };
+        bail!("missing: {names}\nhint: {how}, then try again");
+    }
+    let still = missing(developer);
+    ensure!(still.is_empty(), "installed, but still missing: {}", names(&still));
+    Ok(())
+}
+
+/// Tells whether there was a way.
+fn install_without_asking(missing: &[&Need], prefix: Option<&[&str]>) -> Result<bool> {
+    let formulas: Vec<_> = missing
+        .iter()
+        .filter_map(|need| if let Mac::Brew(name) = need.mac { Some(name) } else { None })
+        .collect();
+    match prefix {
+        _ if cfg!(target_os = "macos") => {
+            if formulas.len() < missing.len() || !has_program("brew") {
+                return Ok(false);
+            }
+            shell::step(&format!("installing {}", names(missing)));
+            shell::run(Command::new("brew").arg("install").args(formulas))?;
         }
-        shell::step(&format!("installing {}", names.join(", ")));
-        return shell::run(Command::new("brew").arg("install").args(formulas));
+        Some(prefix) if has_program("apt-get") => {
+            shell::step(&format!("installing {}", names(missing)));
+            apt_install(prefix, &apt_packages(missing))?;
+        }
+        _ => return Ok(false),
     }
-    if !has_program("apt-get") {
-        let packages = apt_packages(missing).join(" ");
-        return stop(format!("install what Debian calls {packages}"));
-    }
-    let Some(prefix) = &prefix else { return by_hand() };
-    shell::step(&format!("installing {}", names.join(", ")));
-    apt_install(prefix, &apt_packages(missing))
+    Ok(true)
+}
+
+fn names(needs: &[&Need]) -> String {
+    needs.iter().map(|need| need.what).collect::<Vec<_>>().join(", ")
 }
 
 /// Package lists may be absent or old: a failed install is tried once more after an update.
