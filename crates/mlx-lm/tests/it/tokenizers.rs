@@ -249,6 +249,45 @@ fn truncation_and_padding_of_the_file_do_not_apply() {
     assert_eq!(tokenizer.encode(text, true).unwrap(), load("qwen").encode(text, true).unwrap());
 }
 
+/// Loads a tokenizer of the fixtures with a part of its tokenizer.json replaced.
+fn load_with(kind: &str, key: &str, value: Value) -> Result<Tokenizer> {
+    let mut json = fixtures::json(&format!("mlx-lm/tokenizers/{kind}/tokenizer.json"));
+    json[key] = value;
+    load_bytes(json.to_string().as_bytes(), b"{}")
+}
+
+#[test]
+fn decoders_without_a_way_of_their_own_stream_the_same() {
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false,
+        "trim_offsets": false, "use_regex": true});
+    let sequence = json!({"type": "Sequence", "decoders": [byte_level]});
+    let tokenizer = load_with("qwen", "decoder", sequence).unwrap();
+    for case in reference("qwen")["cases"].as_array().unwrap() {
+        let ids = ids(&case["plain"]);
+        for (len, expected) in case["streamed"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(stream(&tokenizer, &ids[..len]), *expected, "{}", case["text"]);
+        }
+    }
+    // Byte tokens in a row, each character complete before the next begins.
+    let fallback = json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"},
+        {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true}]});
+    let tokenizer = load_with("llama2", "decoder", fallback).unwrap();
+    for text in ["街街京都 family 🇫🇷❤️", "Åäéa街b"] {
+        let ids = tokenizer.encode(text, false).unwrap();
+        assert_eq!(stream(&tokenizer, &ids), tokenizer.decode(&ids, false).unwrap());
+        assert_eq!(stream(&tokenizer, &ids), text);
+    }
+}
+
+#[test]
+fn a_post_processor_that_names_a_missing_token_fails_at_once() {
+    let template = json!({"type": "TemplateProcessing", "special_tokens": {},
+        "single": [{"SpecialToken": {"id": "<none>", "type_id": 0}}], "pair": []});
+    let error = load_with("qwen", "post_processor", template).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Format);
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+}
+
 #[test]
 fn a_tokenizer_can_spell_line_breaks() {
     let dir = tempfile::tempdir().unwrap();
