@@ -6,6 +6,8 @@
 //! token runs beside the device's on the next.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mlx_core::{Array, async_eval, eval, memory};
@@ -35,6 +37,19 @@ pub struct GenerateOptions {
     pub seed: Option<u64>,
     /// Prompt tokens that go through the model at once.
     pub prefill_step: usize,
+    /// Ends the generation when it becomes true; looked at between chunks of the prompt and
+    /// between tokens.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+impl GenerateOptions {
+    fn is_cancelled(&self) -> bool {
+        is_set(self.cancel.as_ref())
+    }
+}
+
+fn is_set(flag: Option<&Arc<AtomicBool>>) -> bool {
+    flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
 impl Default for GenerateOptions {
@@ -45,6 +60,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             seed: None,
             prefill_step: 2048,
+            cancel: None,
         }
     }
 }
@@ -90,7 +106,8 @@ impl<'m> TokenSession<'m> {
     ///
     /// # Errors
     /// When the prompt is empty, does not fit the context, or holds a token that the model does
-    /// not have; when a setting makes no sense; when the model fails.
+    /// not have; when a setting makes no sense; when the model fails;
+    /// [`ErrorKind::Cancelled`] when the caller ends it before the first token.
     pub fn generate(
         &mut self,
         prompt: &[u32],
@@ -113,10 +130,14 @@ impl<'m> TokenSession<'m> {
             cached_tokens,
             start,
         };
-        let prefill = stream.prefill(&prompt[cached_tokens..], options.prefill_step.max(1));
-        if let Err(e) = prefill {
-            stream.reset();
-            return Err(e.into());
+        match stream.prefill(&prompt[cached_tokens..], options) {
+            Ok(()) => {}
+            // What went through before is sound.
+            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+            Err(e) => {
+                stream.reset();
+                return Err(e);
+            }
         }
         Ok(stream)
     }
@@ -171,6 +192,7 @@ impl<'m> Session<'m> {
                 ready: VecDeque::new(),
             },
             eos_token_ids: tokenizer.eos_token_ids().iter().copied().collect(),
+            cancel: options.cancel.clone(),
             finish_reason: None,
             failed: false,
             token_ids: Vec::new(),
@@ -242,9 +264,12 @@ pub struct TokenStream<'s> {
 
 impl TokenStream<'_> {
     /// Feeds the prompt and starts the first token.
-    fn prefill(&mut self, prompt: &[u32], step: usize) -> mlx_core::Result<()> {
+    fn prefill(&mut self, prompt: &[u32], options: &GenerateOptions) -> Result<()> {
         let (body, last) = prompt.split_at(prompt.len() - 1);
-        for chunk in body.chunks(step) {
+        for chunk in body.chunks(options.prefill_step.max(1)) {
+            if options.is_cancelled() {
+                return Err(Error::new(ErrorKind::Cancelled, "cancelled while reading the prompt"));
+            }
             let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
             self.model.forward(&tokens, self.caches)?;
             eval(self.caches.iter().flat_map(|cache| cache.state()))?;
@@ -408,6 +433,7 @@ pub struct TextStream<'s> {
     tokens: TokenStream<'s>,
     text: TextPipeline,
     eos_token_ids: Vec<u32>,
+    cancel: Option<Arc<AtomicBool>>,
     finish_reason: Option<FinishReason>,
     failed: bool,
     token_ids: Vec<u32>,
@@ -450,6 +476,10 @@ impl TextStream<'_> {
 
     /// Takes one token, or notes why there is none.
     fn advance(&mut self) -> Result<()> {
+        if is_set(self.cancel.as_ref()) {
+            self.finish(FinishReason::Cancelled);
+            return Ok(());
+        }
         let Some(id) = self.tokens.next().transpose()? else {
             self.finish(match self.tokens.limits.by_context {
                 true => FinishReason::Context,
