@@ -12,8 +12,12 @@ use crate::weights::WeightsReport;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong in an array operation, a file, or a set of weights.
+#[derive(thiserror::Error)]
+#[error(transparent)]
 pub struct Error(Box<Repr>);
 
+#[derive(Debug, thiserror::Error)]
+#[error("{message}{}", Cause(source.as_deref()))]
 struct Repr {
     kind: ErrorKind,
     message: String,
@@ -99,10 +103,12 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+/// Prints a colon and the error behind, where there is one.
+struct Cause<'a>(Option<&'a (dyn std::error::Error + Send + Sync)>);
+
+impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
-        match &self.0.source {
+        match self.0 {
             Some(source) => write!(f, ": {source}"),
             None => Ok(()),
         }
@@ -112,11 +118,5 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Error({:?}, {self})", self.0.kind)
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source.as_ref() as _)
     }
 }
