@@ -1,7 +1,7 @@
 //! MLX's fused ops: one kernel each on a GPU, composed of small ops on a CPU.
 
 use crate::array::Array;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::array_op;
 
 /// Scales each vector of the last axis to root mean square one, then by `weight`.
@@ -114,6 +114,13 @@ pub fn scaled_dot_product_attention(
     mask: AttentionMask<'_>,
     sinks: Option<&Array>,
 ) -> Result<Array> {
+    // MLX divides by the number of key heads.
+    if k.shape().get(1) == Some(&0) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("attention: no heads in {k:?}"),
+        ));
+    }
     let (mode, mask) = match mask {
         AttentionMask::None => (c"", None),
         AttentionMask::Causal => (c"causal", None),

@@ -115,7 +115,7 @@ pub(crate) fn check(status: i32, function: &str) -> Result<()> {
 /// Owns `raw` on success; on failure frees whatever is there.
 pub(crate) fn finish_array(raw: sys::mlx_array, status: i32, function: &str) -> Result<Array> {
     match check(status, function) {
-        Ok(()) if !raw.ctx.is_null() => Ok(Array::from_raw(raw)),
+        Ok(()) if !raw.ctx.is_null() => Array::from_raw(raw).checked(op_name(function)),
         Ok(()) => Err(Error::new(ErrorKind::Runtime, format!("{function}: no result"))),
         Err(e) => {
             if !raw.ctx.is_null() {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fmt;
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// A packed weight format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum QuantMode {
@@ -80,6 +82,14 @@ impl Quantization {
     pub fn of(mode: QuantMode) -> Quantization {
         let (group_size, bits) = mode.defaults();
         Quantization { group_size, bits, mode }
+    }
+
+    /// Fails where MLX would divide by zero before it looks at the rest.
+    pub(crate) fn check(self) -> Result<()> {
+        if self.group_size > 0 && (1..=8).contains(&self.bits) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidArgument, format!("quantization: there is no {self}")))
     }
 }
 

@@ -49,6 +49,19 @@ impl Array {
         Array(raw)
     }
 
+    /// Refuses a result that no machine can hold: MLX lets some sizes turn negative or overflow,
+    /// and then allocates too little for them.
+    pub(crate) fn checked(self, op: &str) -> Result<Array> {
+        const MAX_BYTES: usize = 1 << 46;
+        match count(self.shape()).map(|n| n.checked_mul(self.dtype().size())) {
+            Ok(Some(0..=MAX_BYTES)) => Ok(self),
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{op}: result of shape {:?}", self.shape()),
+            )),
+        }
+    }
+
     pub(crate) fn raw(&self) -> sys::mlx_array {
         self.0
     }
@@ -133,8 +146,7 @@ impl Array {
     /// Fails where an axis (or, without one, the whole array) is empty: MLX's CPU backend divides by
     /// its size, which ends the process.
     pub(crate) fn check_not_empty(&self, op: &str, axis: Option<i32>) -> Result<()> {
-        let size = axis.map_or(Ok(self.size() as i32), |axis| self.dim(axis))?;
-        if size > 0 {
+        if axis.map_or(Ok(self.size() > 0), |axis| self.dim(axis).map(|size| size > 0))? {
             return Ok(());
         }
         let shape = self.shape();

@@ -5,7 +5,7 @@
 
 use crate::array::index::resolve_slices;
 use crate::array::{Array, Operand};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{ArrayVec, array_op};
 
 impl Array {
@@ -25,6 +25,7 @@ impl Array {
     /// # Errors
     /// When there is no such axis or the shapes do not broadcast elsewhere.
     pub fn take_along_axis(&self, indices: &Array, axis: i32) -> Result<Array> {
+        self.check_indexable("take_along_axis", indices, axis)?;
         array_op!(mlx_take_along_axis, self, indices, axis)
     }
 
@@ -39,6 +40,7 @@ impl Array {
         axis: i32,
     ) -> Result<Array> {
         let values = &values.into_array(Some(self.dtype()))?;
+        self.check_indexable("put_along_axis", indices, axis)?;
         array_op!(mlx_put_along_axis, self, indices, values, axis)
     }
 
@@ -47,7 +49,13 @@ impl Array {
     /// # Errors
     /// When there is no such axis or the shapes do not broadcast elsewhere.
     pub fn scatter_add_axis(&self, indices: &Array, values: &Array, axis: i32) -> Result<Array> {
+        self.check_indexable("scatter_add_axis", indices, axis)?;
         array_op!(mlx_scatter_add_axis, self, indices, values, axis)
+    }
+
+    /// Fails where there is an index but no element that it could mean.
+    fn check_indexable(&self, op: &str, indices: &Array, axis: i32) -> Result<()> {
+        if indices.size() == 0 { Ok(()) } else { self.check_not_empty(op, Some(axis)) }
     }
 
     /// Takes slices of `slice_sizes` at positions that `indices` give for `axes`.
@@ -98,6 +106,13 @@ impl Array {
         start: &Array,
         axes: &[i32],
     ) -> Result<Array> {
+        // MLX lays the shapes over one another unchecked.
+        if values.ndim() > self.ndim() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("slice_update: {values:?} into {self:?}"),
+            ));
+        }
         array_op!(mlx_slice_update_dynamic, self, values, start, [axes])
     }
 

@@ -2,7 +2,7 @@
 
 use crate::array::Array;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{array_op, vec_op};
 use crate::quantization::Quantization;
 
@@ -24,6 +24,7 @@ pub struct Packed {
 /// # Errors
 /// When the last axis does not divide by the group size, or bits and group size do not fit the mode.
 pub fn quantize(w: &Array, quantization: Quantization) -> Result<Packed> {
+    quantization.check()?;
     let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
     let mode = quantization.mode.c_name();
     let global_scale: Option<&Array> = None;
@@ -58,6 +59,7 @@ impl Packed {
     /// # Errors
     /// When the shapes do not fit the format.
     pub fn dequantize(&self, dtype: impl Into<Option<Dtype>>) -> Result<Array> {
+        self.quantization.check()?;
         let Packed { weight, scales, biases, quantization } = self;
         let biases = biases.as_ref();
         let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
@@ -85,6 +87,12 @@ impl Packed {
     /// # Errors
     /// When the shapes do not fit.
     pub fn matmul(&self, x: &Array, transpose: bool) -> Result<Array> {
+        self.quantization.check()?;
+        if x.size() == 0 || self.weight.size() == 0 {
+            // MLX's kernel divides by the sizes.
+            let w = self.dequantize(x.dtype())?;
+            return x.matmul(&if transpose { w.swapaxes(-1, -2)? } else { w });
+        }
         let Packed { weight, scales, biases, quantization } = self;
         let biases = biases.as_ref();
         let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
@@ -113,6 +121,14 @@ impl Packed {
         rhs_indices: Option<&Array>,
         options: GatherMatmul,
     ) -> Result<Array> {
+        self.quantization.check()?;
+        if x.size() == 0 || self.weight.size() == 0 {
+            // MLX's kernel divides by the sizes.
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("gather_matmul: empty input {x:?} or weight {:?}", self.weight),
+            ));
+        }
         let Packed { weight, scales, biases, quantization } = self;
         let biases = biases.as_ref();
         let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));

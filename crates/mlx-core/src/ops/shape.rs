@@ -58,6 +58,16 @@ impl Array {
     /// When the sizes do not multiply to the axis.
     pub fn unflatten(&self, axis: i32, shape: impl AsRef<[i32]>) -> Result<Array> {
         let shape = shape.as_ref();
+        // MLX divides by the product of the other sizes, in 32 bits.
+        let others = shape.iter().filter(|&&size| size != -1);
+        if !others.map(|&size| i64::from(size)).try_fold(1, i64::checked_mul).is_some_and(|n| {
+            (1..=i64::from(i32::MAX)).contains(&n) || (n == 0 && !shape.contains(&-1))
+        }) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("unflatten: axis {axis} of shape {:?} to {shape:?}", self.shape()),
+            ));
+        }
         array_op!(mlx_unflatten, self, axis, [shape])
     }
 
@@ -213,6 +223,13 @@ impl Array {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!("pad: {} widths for shape {:?}", widths.len(), self.shape()),
+            ));
+        }
+        let lacks_edge = |(&size, &width): (&i32, &(i32, i32))| size == 0 && width != (0, 0);
+        if mode != c"constant" && self.shape().iter().zip(widths).any(lacks_edge) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("pad: no edge in shape {:?}", self.shape()),
             ));
         }
         let axes: Vec<i32> = (0..widths.len() as i32).collect();

@@ -1,0 +1,1014 @@
+//! Arguments that no caller should pass: each must give an error or a value, never end the process.
+//!
+//! MLX's CPU backend divides by sizes, trusts axes and shifts counters without a look, so a case
+//! here has usually killed a process once. The cases run in child processes, which start again
+//! behind the one that died, so that all of them are reported.
+
+use std::process::Command;
+
+use mlx_core::fast::{self, AttentionMask, Offset, RopeOptions};
+use mlx_core::ops::{self, Closeness, GatherMatmul, Meshgrid, Packed, PadMode, Scan, Side};
+use mlx_core::transforms::{compile, vmap};
+use mlx_core::{
+    Array, Device, Dtype, ErrorKind, NewAxis, QuantMode, Quantization, Result, Scalar, Slice, nn,
+    random, with_device,
+};
+
+/// What a case gives: evaluated to the end.
+trait Outputs {
+    fn arrays(self) -> Vec<Array>;
+}
+
+impl Outputs for Array {
+    fn arrays(self) -> Vec<Array> {
+        vec![self]
+    }
+}
+
+impl Outputs for (Array, Array) {
+    fn arrays(self) -> Vec<Array> {
+        vec![self.0, self.1]
+    }
+}
+
+impl Outputs for Vec<Array> {
+    fn arrays(self) -> Vec<Array> {
+        self
+    }
+}
+
+impl Outputs for Packed {
+    fn arrays(self) -> Vec<Array> {
+        [self.weight, self.scales].into_iter().chain(self.biases).collect()
+    }
+}
+
+struct Case {
+    text: &'static str,
+    /// Whether an error is the only right answer.
+    refused: bool,
+    run: fn() -> Result<Vec<Array>>,
+}
+
+macro_rules! cases {
+    (refused { $($bad:expr;)* } survived { $($any:expr;)* }) => {
+        &[
+            $(Case {
+                text: stringify!($bad),
+                refused: true,
+                run: || { let result = $bad?; Ok(Outputs::arrays(result)) },
+            },)*
+            $(Case {
+                text: stringify!($any),
+                refused: false,
+                run: || { let result = $any?; Ok(Outputs::arrays(result)) },
+            },)*
+        ]
+    };
+}
+
+fn f(shape: &[i32]) -> Array {
+    ops::full(shape, 0.5f32, Dtype::Float32).unwrap()
+}
+
+fn i(values: &[i32]) -> Array {
+    Array::from_slice(values, &[values.len() as i32]).unwrap()
+}
+
+fn of(shape: &[i32], dtype: Dtype) -> Array {
+    ops::ones(shape, dtype).unwrap()
+}
+
+fn q(mode: QuantMode, group_size: i32, bits: i32) -> Quantization {
+    Quantization { group_size, bits, mode }
+}
+
+fn packed(weight: &[i32], scales: &[i32], group_size: i32, bits: i32) -> Packed {
+    Packed {
+        weight: of(weight, Dtype::Uint32),
+        scales: f(scales),
+        biases: Some(f(scales)),
+        quantization: q(QuantMode::Affine, group_size, bits),
+    }
+}
+
+fn micro(weight: &[i32], scales: &[i32], mode: QuantMode) -> Packed {
+    Packed {
+        weight: of(weight, Dtype::Uint32),
+        scales: of(scales, Dtype::Uint8),
+        biases: None,
+        quantization: Quantization::of(mode),
+    }
+}
+
+fn rope(x: &Array, dims: i32, base: Option<f32>, freqs: Option<&Array>) -> Result<Array> {
+    let options = RopeOptions { dims, traditional: false, base, scale: 1.0, freqs };
+    fast::rope(x, options, Offset::Int(0))
+}
+
+fn rope_at(x: &Array, offset: &Array) -> Result<Array> {
+    let options =
+        RopeOptions { dims: 4, traditional: true, base: Some(10.0), scale: 1.0, freqs: None };
+    fast::rope(x, options, Offset::Array(offset))
+}
+
+fn sdpa(q: &[i32], k: &[i32], v: &[i32], mask: AttentionMask<'_>) -> Result<Array> {
+    fast::scaled_dot_product_attention(&f(q), &f(k), &f(v), 1.0, mask, None)
+}
+
+fn every_integer(run: impl Fn(Array, Array) -> Result<Array>) -> Result<Vec<Array>> {
+    let mut results = Vec::new();
+    for dtype in Dtype::ALL.into_iter().filter(|dtype| dtype.is_integer()) {
+        let least = match dtype {
+            Dtype::Int8 => i64::from(i8::MIN),
+            Dtype::Int16 => i64::from(i16::MIN),
+            Dtype::Int32 => i64::from(i32::MIN),
+            Dtype::Int64 => i64::MIN,
+            _ => 0,
+        };
+        let a = Array::from_slice(&[least, least, 5, -5, 7], &[5])?.astype(dtype)?;
+        let b = Array::from_slice(&[-1i64, 0, 0, -1, 2], &[5])?.astype(dtype)?;
+        let result = run(a, b)?;
+        result.eval()?;
+        results.push(result);
+    }
+    Ok(results)
+}
+
+const FLOAT: Dtype = Dtype::Float32;
+const ALL: std::ops::RangeFull = ..;
+const HUGE: i32 = i32::MAX;
+
+static CASES: &[Case] = cases! {
+    refused {
+        // Shapes
+        ops::zeros(&[-1], FLOAT);
+
+        // Empty and out of range axes.
+        f(&[0]).argmax(None, false);
+        f(&[2, 0]).argmax(1, false);
+        f(&[0, 2]).argmin(1, true);
+        f(&[0]).max(ALL, false);
+        f(&[0]).min(0, false);
+        f(&[0]).median(ALL, false);
+        f(&[2, 0]).median(1, false);
+        f(&[2, 0]).median(&[0, 1], false);
+        f(&[0]).logsumexp(ALL, false);
+        f(&[2]).std(7, false, 0);
+        f(&[2]).sum(&[0, 0], false);
+        f(&[2]).sum(i32::MIN, false);
+        f(&[2]).sum(&[i32::MIN, HUGE], false);
+        f(&[0]).cumsum(None, Scan::default());
+        f(&[2, 0]).cumsum(1, Scan::default());
+        f(&[0]).cummax(-1, Scan { reverse: true, inclusive: false });
+        f(&[]).cumsum(0, Scan::default());
+        f(&[2]).logcumsumexp(i32::MIN, Scan::default());
+        f(&[0]).sort(None);
+        f(&[2, 0]).argsort(-1);
+        f(&[]).sort(0);
+        f(&[2]).sort(i32::MIN);
+        f(&[2]).argsort(HUGE);
+        f(&[0]).partition(0, None);
+        f(&[3]).partition(3, None);
+        f(&[3]).partition(-4, 0);
+        f(&[3]).argpartition(i32::MIN, 0);
+        f(&[3]).argpartition(HUGE, 0);
+        f(&[]).argpartition(0, 0);
+        f(&[3]).topk(4, None);
+        f(&[3]).topk(-1, None);
+        f(&[3]).topk(HUGE, 0);
+        f(&[3]).topk(i32::MIN, 0);
+        f(&[]).topk(1, 0);
+        f(&[0]).topk(0, 0);
+        f(&[2, 2]).searchsorted(&f(&[2]), Side::Right);
+        f(&[]).searchsorted(&f(&[2]), Side::Right);
+
+        // Shapes.
+        ops::zeros(&[HUGE, HUGE, HUGE], FLOAT);
+        ops::zeros(&[HUGE, HUGE], FLOAT);
+        ops::ones(&[i32::MIN], FLOAT);
+        ops::full(&[-2, -2], 1.0f32, None);
+        f(&[2]).reshape([i32::MIN]);
+        f(&[2]).reshape([-1, -1]);
+        f(&[2]).reshape([-2, -1]);
+        f(&[2]).reshape([0, -1]);
+        f(&[0]).reshape([0, -1]);
+        f(&[0]).reshape([65536, 65536]);
+        f(&[1]).reshape([65536, 65536, 65536, 65536, -1]);
+        f(&[2]).unflatten(0, [65536, 65536, -1]);
+        f(&[1]).unflatten(0, [65536, 65536, 65536, 65536, -1]);
+        f(&[1]).unflatten(0, [65536, 65536, 65536, 65536]);
+        f(&[0]).unflatten(0, [65536, 65536]);
+        f(&[0]).reshape([65536, 65536, 65536, 65536]);
+        f(&[1]).reshape([65537, 65537, 65537, HUGE]);
+        f(&[4]).reshape([-2, -2]);
+        f(&[2]).flatten(5, 7);
+        f(&[2]).flatten(HUGE, i32::MIN);
+        f(&[2]).unflatten(0, []);
+        f(&[2]).unflatten(0, [0, -1]);
+        f(&[0]).unflatten(0, [0, -1]);
+        f(&[0]).unflatten(0, [-1, 0]);
+        f(&[2]).unflatten(HUGE, [2]);
+        f(&[2]).unflatten(i32::MIN, [2]);
+        f(&[2]).unflatten(0, [-1, -1]);
+        f(&[2]).unflatten(0, [-2, -1]);
+        f(&[1]).squeeze(HUGE);
+        f(&[1]).squeeze(i32::MIN);
+        f(&[1]).squeeze(&[0, 0]);
+        f(&[1]).expand_dims(HUGE);
+        f(&[1]).expand_dims(i32::MIN);
+        f(&[1]).expand_dims(&[HUGE, HUGE]);
+        f(&[1]).expand_dims(&[0, 5]);
+        f(&[1]).expand_dims(&[i32::MIN, 0]);
+        f(&[2, 3]).transpose([0, 0]);
+        f(&[2, 3]).transpose([0]);
+        f(&[2, 3]).transpose([0, 1, 2]);
+        f(&[2, 3]).transpose([HUGE, i32::MIN]);
+        f(&[2, 3]).transpose([]);
+        f(&[]).transpose([0]);
+        f(&[2, 3]).swapaxes(HUGE, i32::MIN);
+        f(&[]).swapaxes(0, 0);
+        f(&[2, 3]).moveaxis(i32::MIN, HUGE);
+        f(&[]).moveaxis(0, 0);
+        f(&[2]).broadcast_to([-1]);
+        f(&[2]).broadcast_to([i32::MIN, 2]);
+        f(&[1]).broadcast_to([-5]);
+        f(&[1]).broadcast_to([HUGE, HUGE, HUGE])?.sum(ALL, false);
+        f(&[]).broadcast_to([HUGE, HUGE, HUGE])?.at((0, 0, 0));
+        f(&[6]).split(0, 0);
+        f(&[6]).split(-2, 0);
+        f(&[6]).split(i32::MIN, 0);
+        f(&[6]).split(4, 0);
+        f(&[6]).split(2, HUGE);
+        f(&[6]).split(2, i32::MIN);
+        f(&[]).split(1, 0);
+        f(&[6]).split_at(&[1], HUGE);
+        f(&[]).split_at(&[1], 0);
+        f(&[]).unstack(0);
+        f(&[2]).unstack(i32::MIN);
+        f(&[2]).repeat(-1, None);
+        f(&[2]).repeat(HUGE, None);
+        f(&[2]).repeat(i32::MIN, 0);
+        f(&[3]).repeat(HUGE, 0);
+        f(&[2]).repeat(2, HUGE);
+        f(&[]).repeat(2, 0);
+        f(&[2]).tile(&[-1]);
+        f(&[2]).tile(&[HUGE, HUGE, HUGE]);
+        f(&[3]).tile(&[HUGE]);
+        f(&[2]).pad(&[(-1, 0)], 0);
+        f(&[2]).pad(&[(HUGE, HUGE)], 0);
+        f(&[2]).pad(&[(i32::MIN, 0)], 0);
+        f(&[2]).pad(&[], 0);
+        f(&[2]).pad(&[(0, 0), (1, 1)], 0);
+        f(&[0]).pad_mode(&[(1, 1)], PadMode::Edge);
+        f(&[0]).pad_mode(&[(1, 1)], PadMode::Reflect);
+        f(&[0]).pad_mode(&[(1, 1)], PadMode::Symmetric);
+        f(&[2]).pad_mode(&[(-1, 1)], PadMode::Reflect);
+        f(&[2]).pad_mode(&[(HUGE, HUGE)], PadMode::Reflect);
+        f(&[]).roll(1, 0);
+        f(&[3]).roll(1, i32::MIN);
+        f(&[3]).roll_axes(&[], &[0]);
+        f(&[3]).roll_axes(&[1], &[HUGE]);
+        f(&[3]).flip(HUGE);
+        f(&[]).flip(0);
+        f(&[2]).triu(0);
+        f(&[]).triu(0);
+        f(&[2]).diag(i32::MIN);
+        f(&[2]).diag(HUGE);
+        f(&[2]).diag(-HUGE);
+        f(&[]).diag(0);
+        f(&[2, 2]).diagonal(0, 0, 0);
+        f(&[2, 2]).diagonal(0, HUGE, i32::MIN);
+        f(&[2]).diagonal(0, 0, 1);
+        f(&[]).diagonal(0, 0, 1);
+        f(&[]).trace(0, 0, 1, FLOAT);
+        ops::eye(-1, 2, 0, FLOAT);
+        ops::eye(2, -1, 0, FLOAT);
+        ops::eye(2, 2, i32::MIN, FLOAT);
+        ops::eye(HUGE, HUGE, 0, FLOAT);
+        ops::identity(-1, FLOAT);
+        ops::identity(i32::MIN, FLOAT);
+        ops::arange(0.0, 1.0, 0.0, FLOAT);
+        ops::arange(0.0, f64::INFINITY, 1.0, FLOAT);
+        ops::arange(f64::NAN, 1.0, 1.0, FLOAT);
+        ops::arange(0.0, 1.0, f64::NAN, FLOAT);
+        ops::arange(0.0, 1e300, 1e-300, FLOAT);
+        ops::arange(0.0, 1e12, 1.0, FLOAT);
+        ops::arange(0.0, 5.0, 1.0, Dtype::Bool);
+        ops::linspace(0.0, 1.0, -1, FLOAT);
+        ops::linspace(0.0, 1.0, i32::MIN, FLOAT);
+        ops::concatenate(&[], 0);
+        ops::concatenate(&[f(&[2]), f(&[2])], HUGE);
+        ops::concatenate(&[f(&[2]), f(&[2])], i32::MIN);
+        ops::concatenate(&[f(&[2]), f(&[])], 0);
+        ops::stack(&[], 0);
+        ops::stack(&[f(&[2])], HUGE);
+        ops::stack(&[f(&[2])], i32::MIN);
+        f(&[]).view(Dtype::Uint8);
+        f(&[3]).view(Dtype::Int64);
+        of(&[], Dtype::Uint8).view(Dtype::Int32);
+        of(&[5], Dtype::Uint8).view(Dtype::Int32);
+
+        // Indexing.
+        f(&[2]).slice(&[0], &[2], &[0]);
+        f(&[2]).slice(&[], &[], &[]);
+        f(&[2]).slice(&[0, 0], &[1, 1], &[1, 1]);
+        f(&[2]).slice_update(&f(&[2]), &[0], &[2], &[0]);
+        f(&[2]).slice_update(&f(&[3]), &[0], &[2], &[1]);
+        f(&[2, 3]).slice_dynamic(&i(&[0]), &[7], &[1, 1]);
+        f(&[2, 3]).slice_dynamic(&i(&[0, 0]), &[0], &[1, 1]);
+        f(&[2, 3]).slice_dynamic(&i(&[0]), &[0], &[1]);
+        f(&[2, 3]).slice_dynamic(&i(&[0]), &[0], &[-1, 3]);
+        f(&[2, 3]).slice_dynamic(&i(&[0]), &[0], &[9, 3]);
+        f(&[2, 3]).slice_dynamic(&f(&[1]), &[0], &[1, 3]);
+        f(&[2, 3]).slice_dynamic(&i(&[0, 1]), &[0, 0], &[1, 1]);
+        f(&[2, 3]).slice_dynamic(&i(&[0]), &[i32::MIN], &[1, 1]);
+        f(&[2, 3]).slice_update_dynamic(&f(&[9, 9]), &i(&[0]), &[0]);
+        f(&[2, 3]).slice_update_dynamic(&f(&[1, 1, 1, 1]), &i(&[0]), &[0]);
+        f(&[2, 3]).slice_update_dynamic(&f(&[1, 1]), &i(&[0]), &[5]);
+        f(&[2]).take(&f(&[1]), 0);
+        f(&[2]).take(&of(&[1], Dtype::Bool), 0);
+        f(&[2]).take(&of(&[1], Dtype::Complex64), 0);
+        f(&[2]).take(&i(&[0]), HUGE);
+        f(&[2]).take(&i(&[0]), i32::MIN);
+        f(&[0]).take(&i(&[0]), 0);
+        f(&[0]).take(&i(&[0]), None);
+        f(&[]).take(&i(&[0]), 0);
+        f(&[2]).take_along_axis(&i(&[0]), 3);
+        f(&[2]).take_along_axis(&f(&[1]), 0);
+        f(&[0]).take_along_axis(&i(&[0]), 0);
+        f(&[]).take_along_axis(&i(&[0]), 0);
+        f(&[2]).put_along_axis(&i(&[0]), 1.0f32, i32::MIN);
+        f(&[2]).put_along_axis(&f(&[1]), 1.0f32, 0);
+        f(&[0]).put_along_axis(&i(&[0]), 1.0f32, 0);
+        f(&[2]).scatter_add_axis(&i(&[0]), &f(&[1]), HUGE);
+        f(&[2]).scatter_add_axis(&f(&[1]), &f(&[1]), 0);
+        f(&[2, 3]).gather(&[], &[0], &[1, 1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[], &[1, 1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[0], &[1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[0], &[1, 1, 1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[0], &[-1, 1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[0], &[3, 1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[9], &[1, 1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[i32::MIN], &[1, 1]);
+        f(&[2, 3]).gather(&[i(&[0]), i(&[0])], &[0, 0], &[1, 1]);
+        f(&[2, 3]).gather(&[i(&[0, 1]), i(&[0, 1, 1])], &[0, 1], &[1, 1]);
+        f(&[2, 3]).gather(&[f(&[1])], &[0], &[1, 1]);
+        f(&[0, 3]).gather(&[i(&[0])], &[0], &[1, 1]);
+        f(&[2, 3]).scatter(&[i(&[0])], &f(&[1, 1, 3]), &[]);
+        f(&[2, 3]).scatter(&[i(&[0])], &f(&[1, 1, 3]), &[5]);
+        f(&[2, 3]).scatter(&[i(&[0])], &f(&[1, 1, 3]), &[i32::MIN]);
+        f(&[2, 3]).scatter(&[i(&[0])], &f(&[1]), &[0]);
+        f(&[2, 3]).scatter(&[i(&[0])], &f(&[]), &[0]);
+        f(&[2, 3]).scatter(&[i(&[0])], &f(&[1, 9, 9]), &[0]);
+        f(&[2, 3]).scatter(&[i(&[0])], &f(&[5, 1, 3]), &[0]);
+        f(&[2, 3]).scatter(&[f(&[1])], &f(&[1, 1, 3]), &[0]);
+        f(&[2, 3]).scatter_max(&[i(&[0]), i(&[0])], &f(&[1, 1, 1]), &[0, 0]);
+        f(&[0, 3]).scatter_min(&[i(&[0])], &f(&[1, 1, 3]), &[0]);
+        f(&[2]).at(f(&[1]));
+        f(&[2]).at(of(&[2], Dtype::Bool));
+        f(&[2]).at(Slice::step(0));
+        f(&[2]).at(i32::MIN);
+        f(&[2]).at(HUGE);
+        f(&[]).at(0);
+        f(&[]).at(i(&[0]));
+        f(&[0]).at(0);
+        f(&[2]).at((i(&[0]), NewAxis, i(&[0])));
+        f(&[2, 2]).at((i(&[0, 1]), i(&[0, 1, 0])));
+        f(&[2]).set_at(0, &f(&[2]));
+        f(&[2]).set_at(.., &f(&[0]));
+        f(&[2]).set_at(of(&[2], Dtype::Bool), 1.0f32);
+        of(&[2], Dtype::Bool).subtract_at(0, true);
+
+        // Products.
+        f(&[]).matmul(&f(&[]));
+        f(&[2]).matmul(&f(&[3]));
+        of(&[2, 2], Dtype::Bool).matmul(&of(&[2, 2], Dtype::Bool));
+        of(&[2, 2], Dtype::Int32).matmul(&of(&[2, 2], Dtype::Int32));
+        f(&[HUGE, 1]).matmul(&f(&[2, 2]));
+        ops::addmm(&f(&[7]), &f(&[2, 2]), &f(&[2, 2]), 1.0, 1.0);
+        ops::addmm(&f(&[]), &f(&[]), &f(&[2, 2]), 1.0, 1.0);
+        ops::addmm(&f(&[3, 2, 2]), &f(&[2, 2]), &f(&[2, 2]), 1.0, 1.0);
+        ops::addmm(&i(&[1, 2]), &i(&[1, 2]), &i(&[1, 2]), 1.0, 1.0);
+        f(&[2]).tensordot(&f(&[2]), &[0, 0], &[0, 0]);
+        f(&[2]).tensordot(&f(&[2]), &[5], &[5]);
+        f(&[2]).tensordot(&f(&[2]), &[i32::MIN], &[0]);
+        f(&[2]).tensordot(&f(&[2]), &[0], &[]);
+        f(&[2]).tensordot(&f(&[3]), &[0], &[0]);
+        ops::kron(&f(&[0]), &f(&[2, 2]));
+        ops::einsum("", &[]);
+        ops::einsum("", &[f(&[2])]);
+        ops::einsum("->", &[f(&[2])]);
+        ops::einsum("i", &[]);
+        ops::einsum("i,j,k", &[f(&[2])]);
+        ops::einsum("i->j", &[f(&[2])]);
+        ops::einsum("i->ii", &[f(&[2])]);
+        ops::einsum("ii->i", &[f(&[2, 3])]);
+        ops::einsum("ij,ij,ij->", &[f(&[2, 2]), f(&[2, 2]), f(&[2, 3])]);
+        ops::einsum("......", &[f(&[2])]);
+        ops::einsum("..i", &[f(&[2])]);
+        ops::einsum("i...j...", &[f(&[2, 2])]);
+        ops::einsum("...ij->...", &[f(&[])]);
+        ops::einsum("...i,...i->...", &[f(&[2, 3]), f(&[5, 4, 3])]);
+        ops::einsum("i->->", &[f(&[2])]);
+        ops::einsum("-", &[f(&[2])]);
+        ops::einsum(">", &[f(&[2])]);
+        ops::einsum("i-", &[f(&[2])]);
+        ops::einsum("%s%s%s%n", &[f(&[2])]);
+        ops::einsum("äß→", &[f(&[2])]);
+        ops::einsum("i\0", &[f(&[2])]);
+        ops::einsum("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", &[f(&[2])]);
+        ops::einsum("ij,j", &[i(&[1, 2]).reshape([1, 2])?, i(&[1, 2])]);
+        ops::einsum(&"i".repeat(5000), &[f(&[2])]);
+        ops::einsum(&"i,".repeat(5000), &[f(&[2])]);
+        ops::gather_mm(&f(&[]), &f(&[]), None, None, false);
+        ops::gather_mm(&f(&[1, 2]), &f(&[2, 2]), Some(&f(&[1])), None, false);
+        ops::gather_mm(&of(&[1, 2], Dtype::Int32), &of(&[2, 2], Dtype::Int32), None, None, false);
+
+        // Quantization.
+        ops::quantize(&f(&[2, 33]), q(QuantMode::Affine, 32, 4));
+        ops::quantize(&f(&[]), q(QuantMode::Affine, 32, 4));
+        ops::quantize(&f(&[64]), q(QuantMode::Affine, 32, 4));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, 0, 4));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, -32, 4));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, HUGE, 4));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, i32::MIN, 4));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, 32, 0));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, 32, -4));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, 32, 7));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, 32, 32));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Affine, 32, i32::MIN));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Mxfp4, 0, 0));
+        ops::quantize(&f(&[2, 64]), q(QuantMode::Nvfp4, 32, 4));
+        ops::quantize(&f(&[2, 0]), q(QuantMode::Mxfp4, 32, 4));
+        ops::quantize(&f(&[0, 64]), q(QuantMode::Mxfp8, 32, 8));
+        ops::quantize(&f(&[2, 24]), q(QuantMode::Nvfp4, 16, 4));
+        ops::quantize(&of(&[2, 64], Dtype::Int32), q(QuantMode::Affine, 32, 4));
+        ops::quantize(&of(&[2, 64], Dtype::Complex64), q(QuantMode::Affine, 32, 4));
+        ops::quantize(&of(&[2, 64], Dtype::Float64), q(QuantMode::Affine, 32, 4));
+        packed(&[], &[], 32, 4).dequantize(None);
+        packed(&[8], &[2], 32, 4).dequantize(None);
+        packed(&[2, 8], &[2], 32, 4).dequantize(None);
+        packed(&[2, 8], &[2, 2], 0, 4).dequantize(None);
+        packed(&[2, 8], &[2, 2], 32, 0).dequantize(None);
+        packed(&[2, 8], &[2, 2], -32, -4).dequantize(None);
+        packed(&[2, 8], &[2, 2], 32, 64).dequantize(None);
+        packed(&[2, 8], &[3, 2], 32, 4).dequantize(None);
+        packed(&[2, 8], &[2, 0], 32, 4).dequantize(None);
+        packed(&[0, 8], &[0, 2], 32, 4).dequantize(None);
+        packed(&[2, 7], &[2, 2], 32, 3).dequantize(None);
+        packed(&[2, 8], &[2, 2], 32, 4).dequantize(Dtype::Int32);
+        packed(&[2, 8], &[2, 2], 32, 4).dequantize(Dtype::Complex64);
+        micro(&[2, 8], &[2, 2], QuantMode::Mxfp4).dequantize(Dtype::Int32);
+        micro(&[2, 8], &[2, 3], QuantMode::Nvfp4).dequantize(None);
+        micro(&[8], &[2], QuantMode::Mxfp8).dequantize(None);
+        micro(&[], &[], QuantMode::Mxfp8).dequantize(None);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&f(&[]), true);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&f(&[3, 63]), true);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&f(&[3, 3]), false);
+        packed(&[0, 8], &[0, 2], 32, 4).matmul(&f(&[3, 64]), true);
+        packed(&[0, 8], &[0, 2], 32, 4).matmul(&f(&[3, 0]), false);
+        packed(&[2, 8], &[2, 2], 0, 4).matmul(&f(&[3, 64]), true);
+        packed(&[2, 8], &[2, 2], 32, 0).matmul(&f(&[3, 64]), true);
+        packed(&[8], &[2], 32, 4).matmul(&f(&[3, 64]), true);
+        packed(&[], &[], 32, 4).matmul(&f(&[3, 64]), true);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&of(&[1, 64], Dtype::Complex64), true);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&of(&[1, 64], Dtype::Float64), true);
+        packed(&[3, 2, 8], &[3, 2, 2], 32, 4).matmul(&f(&[2, 1, 64]), true);
+        packed(&[3, 2, 8], &[2, 2, 2], 32, 4).matmul(&f(&[3, 1, 64]), true);
+        micro(&[2, 8], &[2, 2], QuantMode::Mxfp4).matmul(&f(&[3, 63]), true);
+        micro(&[2, 8], &[2, 2], QuantMode::Mxfp4).matmul(&f(&[]), true);
+        micro(&[2, 8], &[2, 9], QuantMode::Mxfp4).matmul(&f(&[3, 64]), true);
+        Packed { biases: None, ..packed(&[2, 8], &[2, 2], 32, 4) }.matmul(&f(&[3, 64]), true);
+        Packed { weight: f(&[2, 8]), ..packed(&[2, 8], &[2, 2], 32, 4) }.matmul(&f(&[3, 64]), true);
+        Packed { biases: Some(f(&[1])), ..packed(&[2, 8], &[2, 2], 32, 4) }.matmul(&f(&[3, 64]), true);
+        packed(&[3, 2, 8], &[3, 2, 2], 32, 4).gather_matmul(&f(&[]), None, None, GatherMatmul::default());
+        packed(&[3, 2, 8], &[3, 2, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, Some(&f(&[1])), GatherMatmul::default());
+        packed(&[0, 2, 8], &[0, 2, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, None, GatherMatmul::default());
+        packed(&[2, 8], &[2, 2], 32, 4).take_rows(&f(&[1]));
+        packed(&[2, 8], &[2, 2], 32, 4).take_rows(&i(&[]));
+        packed(&[], &[], 32, 4).take_rows(&i(&[0]));
+        ops::to_fp8(&i(&[1]));
+        ops::to_fp8(&of(&[2], Dtype::Complex64));
+        ops::from_fp8(&f(&[2]), FLOAT);
+        ops::from_fp8(&of(&[2], Dtype::Uint8), Dtype::Int32);
+        ops::from_fp8(&of(&[2], Dtype::Uint8), Dtype::Complex64);
+
+        // Fused.
+        rope(&f(&[1, 2, 3, 8]), 0, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 8]), -2, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 8]), 5, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 8]), 1, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 8]), 16, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 8]), HUGE, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 8]), i32::MIN, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 7]), 7, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 8]), 8, None, None);
+        rope(&f(&[1, 2, 3, 8]), 8, Some(1.0), Some(&f(&[4])));
+        rope(&f(&[1, 2, 3, 8]), 8, None, Some(&f(&[3])));
+        rope(&f(&[1, 2, 3, 8]), 8, None, Some(&f(&[])));
+        rope(&f(&[1, 2, 3, 8]), 8, None, Some(&f(&[2, 2])));
+        rope(&f(&[1, 2, 3, 8]), 16, None, Some(&f(&[8])));
+        rope(&f(&[1, 2, 3, 8]), 5, None, Some(&f(&[2])));
+        rope(&f(&[]), 8, Some(10.0), None);
+        rope(&f(&[8]), 8, Some(10.0), None);
+        rope(&f(&[3, 8]), 8, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 0]), 8, Some(10.0), None);
+        rope(&of(&[1, 2, 3, 8], Dtype::Int32), 8, Some(10.0), None);
+        rope(&of(&[1, 2, 3, 8], Dtype::Complex64), 8, Some(10.0), None);
+        rope_at(&f(&[2, 2, 3, 8]), &i(&[1, 2, 3]));
+        rope_at(&f(&[2, 2, 3, 8]), &i(&[]));
+        rope_at(&f(&[2, 2, 3, 8]), &f(&[2]));
+        rope_at(&f(&[2, 2, 3, 8]), &of(&[2, 1], Dtype::Int32));
+        rope_at(&f(&[0, 2, 3, 8]), &i(&[]));
+        nn::Rope { magnitude: 2.0, ..nn::Rope::new(16, 10.0) }.forward(&f(&[1, 2, 3, 8]), 0);
+        nn::Rope { magnitude: 2.0, ..nn::Rope::new(-3, 10.0) }.forward(&f(&[1, 2, 3, 8]), 0);
+        nn::Rope { magnitude: 2.0, ..nn::Rope::new(4, 10.0) }.forward(&f(&[3, 8]), 0);
+        sdpa(&[1, 2, 3, 8], &[1, 0, 3, 8], &[1, 0, 3, 8], AttentionMask::None);
+        sdpa(&[1, 0, 3, 8], &[1, 0, 3, 8], &[1, 0, 3, 8], AttentionMask::None);
+        sdpa(&[1, 3, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[1, 4, 3, 8], &[1, 4, 3, 8], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 3, 8], &[1, 1, 3, 8], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 3, 4], &[1, 2, 3, 8], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 4, 8], &[1, 2, 3, 8], AttentionMask::None);
+        sdpa(&[2, 2, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::None);
+        sdpa(&[3, 8], &[3, 8], &[3, 8], AttentionMask::None);
+        sdpa(&[], &[], &[], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[], &[1, 2, 3, 8], AttentionMask::Causal);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Array(&f(&[7, 7])));
+        sdpa(&[1, 2, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Array(&f(&[1, 1, 1, 1, 3, 3])));
+        sdpa(&[1, 2, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Array(&f(&[0])));
+        sdpa(&[1, 4, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Array(&f(&[3, 3, 3])));
+        sdpa(&[1, 4, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Array(&of(&[3, 3], Dtype::Complex64)));
+        fast::scaled_dot_product_attention(&f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, Some(&f(&[])));
+        fast::scaled_dot_product_attention(&f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, Some(&f(&[5, 5])));
+        fast::scaled_dot_product_attention(&of(&[1, 2, 3, 8], Dtype::Complex64), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, None);
+        nn::attention(&f(&[3, 8]), &f(&[3, 8]), &f(&[3, 8]), 1.0, AttentionMask::None);
+        nn::attention(&f(&[1, 2, 0, 8]), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None);
+        fast::rms_norm(&f(&[]), None, 1e-5);
+        fast::rms_norm(&f(&[2, 4]), Some(&f(&[2, 4])), 1e-5);
+        fast::rms_norm(&of(&[2, 4], Dtype::Complex64), None, 1e-5);
+        nn::RmsNorm { weight: f(&[]), eps: 1e-5 }.forward(&f(&[]));
+        nn::RmsNorm { weight: f(&[4]), eps: 1e-5 }.forward(&f(&[]));
+        nn::RmsNorm { weight: f(&[1, 4]), eps: 1e-5 }.forward(&f(&[2, 4]));
+        nn::LayerNorm { weight: Some(f(&[3])), bias: None, eps: 1e-5 }.forward(&f(&[2, 4]));
+        nn::LayerNorm { weight: None, bias: Some(f(&[])), eps: 1e-5 }.forward(&f(&[2, 4]));
+        nn::LayerNorm { weight: None, bias: None, eps: 1e-5 }.forward(&of(&[2, 4], Dtype::Int32));
+        nn::gelu(&of(&[2], Dtype::Complex64));
+        fast::cross_entropy(&f(&[2, 3]), &i(&[0]));
+        fast::cross_entropy(&f(&[2, 3]), &f(&[2]));
+        fast::cross_entropy(&f(&[]), &i(&[]));
+        fast::cross_entropy(&f(&[0, 3]), &i(&[]));
+        fast::cross_entropy(&f(&[2, 0]), &i(&[0, 0]));
+
+        // Random.
+        random::split(&i(&[1, 2]), 2);
+        random::split(&random::key(0)?, -1);
+        random::split(&f(&[]), 2);
+        random::bits(&[-1], 4, None);
+        random::bits(&[2], 3, None);
+        random::bits(&[2], 0, None);
+        random::bits(&[2], -4, None);
+        random::bits(&[HUGE, HUGE, HUGE], 4, None);
+        random::bits(&[2], 4, Some(&f(&[2])));
+        random::uniform(0.0, 1.0, &[-1], FLOAT, None);
+        random::uniform(0.0, 1.0, &[2], Dtype::Int32, None);
+        random::uniform(&f(&[3]), 1.0, &[2], FLOAT, None);
+        random::uniform(&f(&[0]), 1.0, &[2], FLOAT, None);
+        random::uniform(0.0, 1.0, &[2], Dtype::Float64, None);
+        random::normal(&[-1], FLOAT, 0.0, 1.0, None);
+        random::normal(&[2], Dtype::Int32, 0.0, 1.0, None);
+        random::normal(&[2], FLOAT, &f(&[3]), 1.0, None);
+        random::truncated_normal(&f(&[3]), 1.0, &[2], FLOAT, None);
+        random::randint(0, 10, &[2], FLOAT, None);
+        random::randint(&i(&[0, 1, 2]), 10, &[2], Dtype::Int32, None);
+        random::bernoulli(0.5, &[-1], None);
+        random::bernoulli(&i(&[1]), &[1], None);
+        random::bernoulli(&f(&[3]), &[2], None);
+        random::gumbel(&[-1], FLOAT, None);
+        random::gumbel(&[2], Dtype::Int32, None);
+        random::laplace(&[2], Dtype::Int32, 0.0, 1.0, None);
+        random::laplace(&[-2], FLOAT, 0.0, 1.0, None);
+        random::categorical(&f(&[]), 0, None);
+        random::categorical(&f(&[]), -1, None);
+        random::categorical(&f(&[0]), 0, None);
+        random::categorical(&f(&[2, 0]), 1, None);
+        random::categorical(&f(&[0, 2]), 1, None);
+        random::categorical(&f(&[2, 0]), 0, None);
+        random::categorical(&f(&[2]), HUGE, None);
+        random::categorical(&f(&[2]), i32::MIN, None);
+        random::categorical_num_samples(&f(&[2]), 0, -1, None);
+        random::categorical_num_samples(&f(&[0]), 0, 3, None);
+        random::categorical_num_samples(&f(&[0, 3]), 1, 3, None);
+        random::categorical_num_samples(&f(&[2]), 5, 3, None);
+        random::categorical_num_samples(&f(&[2]), 0, i32::MIN, None);
+        random::categorical_shape(&f(&[2]), 0, &[-1], None);
+        random::categorical_shape(&f(&[2, 2]), 0, &[3], None);
+        random::categorical_shape(&f(&[2, 2]), 0, &[], None);
+        random::categorical_shape(&f(&[0]), 0, &[2], None);
+        random::categorical_shape(&f(&[]), 0, &[2], None);
+        random::permutation(&f(&[]), 0, None);
+        random::permutation(&f(&[0]), 0, None);
+        random::permutation(&f(&[2, 0]), 1, None);
+        random::permutation(&f(&[2]), HUGE, None);
+        random::permutation(&f(&[2]), i32::MIN, None);
+        random::permutation_arange(0, None);
+        random::permutation_arange(-1, None);
+        random::permutation_arange(i32::MIN, None);
+
+        // Complex and double where kernels may have none.
+        of(&[2], Dtype::Complex64).floor();
+        of(&[2], Dtype::Complex64).sigmoid();
+        of(&[2], Dtype::Complex64).erf();
+        of(&[2], Dtype::Complex64).remainder(&of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).floor_divide(&of(&[2], Dtype::Complex64));
+        ops::divmod(&of(&[2], Dtype::Complex64), &of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).arctan2(&of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).bitwise_and(&of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).nan_to_num(0.0, None, None);
+        of(&[2], Dtype::Complex64).expm1();
+        of(&[2], Dtype::Complex64).bitwise_invert();
+        f(&[2]).bitwise_and(&f(&[2]));
+        f(&[2]).left_shift(&f(&[2]));
+        of(&[2], Dtype::Bool).negative();
+        f(&[2]).clip(None, None);
+        f(&[2]).clip(Some(&f(&[3])), None);
+        f(&[2]).allclose(&f(&[3]), Closeness::default());
+        ops::where_(&f(&[3]), &f(&[2]), 1.0f32);
+
+        // Transforms.
+        vmap(|x| Ok(x.to_vec()), &[], &[])?.call(&[]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[0])?.call(&[]);
+        vmap(|x| Ok(x.to_vec()), &[], &[])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[5], &[0])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[-3], &[0])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[-1], &[0])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[7])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[-7])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[-1])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0, 0], &[0, 0])?.call(&[f(&[2]), f(&[3])]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[0])?.call(&[f(&[])]);
+        vmap(|x| Ok(vec![x[0].item::<f32>()?.into()]), &[0], &[0])?.call(&[f(&[2])]);
+        vmap(|x| { x[0].eval()?; Ok(x.to_vec()) }, &[0], &[0])?.call(&[f(&[2])]);
+        compile(|x| { x[0].eval()?; Ok(x.to_vec()) }, false)?.call(&[f(&[2])]);
+        compile(|x| { x[0].to_vec::<f32>()?; Ok(x.to_vec()) }, false)?.call(&[f(&[2])]);
+        compile(|x| { x[0].strides()?; Ok(x.to_vec()) }, false)?.call(&[f(&[2])]);
+        compile(|x| Ok(vec![x[0].add(1.0f32)?.at(0)?]), true)?.call(&[f(&[2])]);
+    }
+    survived {
+        // Integer division.
+        every_integer(|a, b| a.floor_divide(&b));
+        every_integer(|a, b| a.remainder(&b));
+        every_integer(|a, b| &a % &b);
+        every_integer(|a, _| &a % 0);
+        every_integer(|a, _| a.floor_divide(0));
+        every_integer(|_, b| ops::floor_divide(7, &b));
+        every_integer(|a, b| Ok(ops::divmod(&a, &b)?.0));
+        every_integer(|a, b| Ok(ops::divmod(&a, &b)?.1));
+        every_integer(|a, b| a.divide(&b));
+        every_integer(|a, b| a.astype(Dtype::Int64)?.remainder(&b));
+        every_integer(|a, b| a.left_shift(&b));
+        every_integer(|a, b| a.right_shift(&b));
+        every_integer(|a, b| a.power(&b));
+        every_integer(|a, _| a.reciprocal());
+        every_integer(|a, _| a.round(-3));
+        every_integer(|a, _| a.round(-400));
+        every_integer(|a, _| a.square()?.abs());
+        every_integer(|a, _| a.nan_to_num(0.0, None, None));
+        ops::floor_divide(&of(&[2], Dtype::Bool), &of(&[2], Dtype::Bool).logical_not()?);
+        ops::remainder(&of(&[2], Dtype::Bool), &of(&[2], Dtype::Bool).logical_not()?);
+        ops::divmod(&of(&[2], Dtype::Bool), &of(&[2], Dtype::Bool).logical_not()?);
+        ops::remainder(Scalar::Int(i64::MIN), Scalar::Int(-1));
+        ops::remainder(7, 0);
+        ops::remainder(true, false);
+        ops::floor_divide(&of(&[2], Dtype::Uint64), &of(&[2], Dtype::Int64));
+        with_device(Device::Cpu, || compile(|x| Ok(vec![x[0].remainder(&x[1])?]), false)?.call(&[i(&[1]), i(&[0])]));
+        vmap(|x| Ok(vec![x[0].remainder(&x[1])?]), &[0, 0], &[0])?.call(&[i(&[1]), i(&[0])]);
+
+        // Empty and out of range axes.
+        f(&[0, 2]).median(1, false);
+        f(&[0]).softmax(ALL, false);
+        f(&[0]).mean(ALL, false);
+        f(&[0]).var(ALL, false, 5);
+        f(&[]).var(ALL, false, HUGE);
+        f(&[0, 2]).cumsum(1, Scan::default());
+        f(&[]).cumsum(None, Scan::default());
+        of(&[2], Dtype::Bool).cumsum(0, Scan::default());
+        of(&[2], Dtype::Complex64).cumsum(0, Scan::default());
+        of(&[2], Dtype::Complex64).cummax(0, Scan::default());
+        of(&[2], Dtype::Complex64).logcumsumexp(0, Scan::default());
+        f(&[0, 2]).sort(1);
+        f(&[]).sort(None);
+        of(&[2], Dtype::Complex64).sort(0);
+        of(&[2], Dtype::Complex64).argsort(0);
+        of(&[3], Dtype::Complex64).topk(1, 0);
+        of(&[3], Dtype::Complex64).argmax(None, false);
+        f(&[]).partition(0, None);
+        f(&[2, 0]).argpartition(0, 0);
+        f(&[3]).topk(0, None);
+        f(&[]).topk(1, None);
+        f(&[0]).searchsorted(&f(&[2]), Side::Left);
+        f(&[2]).searchsorted(&f(&[]), Side::Right);
+        f(&[2]).searchsorted(&i(&[2]), Side::Right);
+        of(&[2], Dtype::Complex64).searchsorted(&f(&[2]), Side::Left);
+
+        // Shapes.
+        ops::zeros(&[HUGE, 0, HUGE], FLOAT);
+        f(&[0]).reshape([-1]);
+        f(&[0]).reshape([-1, 3]);
+        f(&[0]).reshape([65536, 65536, 0]);
+        f(&[0]).reshape([65536, 65536, -1]);
+        f(&[0]).unflatten(0, [3, 0]);
+        f(&[2]).flatten(i32::MIN, HUGE);
+        f(&[]).flatten(0, 0);
+        f(&[]).flatten(-1, 3);
+        f(&[1]).expand_dims(&[]);
+        f(&[]).t();
+        ops::broadcast_arrays(&[]);
+        ops::meshgrid(&[], Meshgrid::default());
+        ops::meshgrid(&[f(&[])], Meshgrid::default());
+        ops::meshgrid(&[f(&[2, 2]), f(&[2])], Meshgrid { sparse: true, matrix: true });
+        ops::meshgrid(&[f(&[0]), f(&[2])], Meshgrid::default());
+        f(&[0]).split(2, 0);
+        f(&[6]).split_at(&[4, 2], 0);
+        f(&[6]).split_at(&[-2, 99, i32::MIN, HUGE], 0);
+        f(&[6]).split_at(&[], 0);
+        f(&[0]).unstack(0);
+        f(&[]).repeat(2, None);
+        f(&[0]).repeat(2, 0);
+        f(&[2]).tile(&[]);
+        f(&[]).tile(&[0]);
+        f(&[2]).pad(&[(0, 1)], &f(&[3]));
+        f(&[1]).pad_mode(&[(3, 3)], PadMode::Reflect);
+        f(&[1]).pad_mode(&[(3, 3)], PadMode::Symmetric);
+        f(&[]).pad_mode(&[], PadMode::Edge);
+        f(&[0]).roll(1, 0);
+        f(&[0]).roll(1, None);
+        f(&[]).roll(1, None);
+        f(&[3]).roll(i32::MIN, 0);
+        f(&[3]).roll(HUGE, None);
+        f(&[3]).roll_axes(&[1, 2], &[0]);
+        f(&[0, 2]).roll_axes(&[1, 1], &[0, 1]);
+        f(&[0]).flip(ALL);
+        f(&[3]).flip(&[0, 0]);
+        f(&[2, 2]).tril(i32::MIN);
+        f(&[2, 2]).tril(HUGE);
+        f(&[0, 0]).triu(0);
+        f(&[2, 2]).diag(i32::MIN);
+        f(&[2, 2]).diag(HUGE);
+        f(&[0]).diag(0);
+        f(&[2, 2]).diagonal(i32::MIN, 0, 1);
+        f(&[2, 2]).diagonal(HUGE, 0, 1);
+        f(&[0, 2]).diagonal(1, 0, 1);
+        f(&[2, 2]).trace(i32::MIN, 0, 1, FLOAT);
+        f(&[2, 2]).trace(HUGE, 1, 0, Dtype::Bool);
+        ops::eye(2, 2, HUGE, FLOAT);
+        ops::eye(0, 0, 0, FLOAT);
+        ops::tri(-1, -1, 0, FLOAT);
+        ops::tri(2, 2, i32::MIN, FLOAT);
+        ops::tri(2, 2, HUGE, FLOAT);
+        ops::arange(0.0, 5.0, 1.0, Dtype::Complex64);
+        ops::arange(0.0, 1.0, 0.5, Dtype::Int32);
+        ops::arange(0.0, 5.0, 0.1, Dtype::Int32);
+        ops::linspace(0.0, 1.0, 1, Dtype::Int32);
+        ops::linspace(0.0, f64::INFINITY, 3, FLOAT);
+        ops::linspace_endpoint(0.0, 1.0, 0, false, FLOAT);
+        ops::linspace_endpoint(0.0, 1.0, 1, true, FLOAT);
+        Array::range(-5);
+        ops::concatenate(&[f(&[])], 0);
+        f(&[0]).view(Dtype::Int64);
+        f(&[2, 0]).view(Dtype::Complex64);
+        f(&[2, 2]).t()?.view(Dtype::Int64);
+
+        // Indexing.
+        f(&[2]).slice(&[-100], &[100], &[-1]);
+        f(&[2]).slice(&[i32::MIN], &[HUGE], &[i32::MIN]);
+        f(&[2]).slice(&[HUGE], &[i32::MIN], &[i32::MIN]);
+        f(&[2]).slice_update(&f(&[1]), &[-100], &[0], &[-1]);
+        f(&[2, 3]).slice_dynamic(&i(&[]), &[], &[1, 1]);
+        f(&[2, 3]).slice_update_dynamic(&f(&[]), &i(&[0]), &[0]);
+        f(&[0]).take(&i(&[]), 0);
+        f(&[]).take(&i(&[0]), None);
+        f(&[2]).put_along_axis(&i(&[0]), &f(&[5]), 0);
+        f(&[2]).scatter_add_axis(&i(&[0]), &f(&[1]), 0);
+        f(&[2]).scatter_add_axis(&i(&[0]), &f(&[7]), 0);
+        f(&[2, 3]).gather(&[], &[], &[1, 1]);
+        f(&[2, 3]).gather(&[i(&[0]), i(&[0])], &[1, 0], &[1, 1]);
+        f(&[2, 3]).gather(&[i(&[0])], &[0], &[0, 0]);
+        f(&[2, 3]).scatter(&[], &f(&[1, 1]), &[]);
+        f(&[2, 3]).scatter_add(&[i(&[0])], &f(&[1, 2, 3]), &[0]);
+        of(&[2], Dtype::Complex64).scatter_prod(&[i(&[0])], &of(&[1, 1], Dtype::Complex64), &[0]);
+        of(&[2], Dtype::Complex64).scatter_max(&[i(&[0])], &of(&[1, 1], Dtype::Complex64), &[0]);
+        f(&[0]).at(i(&[]));
+        f(&[2]).at((NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis));
+        f(&[2]).set_at(i(&[]), 1.0f32);
+        f(&[0]).set_at(.., 1.0f32);
+        f(&[]).set_at(Vec::new(), 1.0f32);
+        f(&[2]).divide_at(0, 0.0f32);
+        of(&[2], Dtype::Int32).divide_at(0, 0);
+        of(&[2], Dtype::Int32).divide_at(i(&[0]), 0);
+        of(&[2], Dtype::Bool).multiply_at(i(&[0]), true);
+
+        // Products.
+        f(&[0]).matmul(&f(&[0]));
+        f(&[2, 0]).matmul(&f(&[0, 3]));
+        of(&[2, 2], Dtype::Complex64).matmul(&of(&[2, 2], Dtype::Complex64));
+        of(&[2, 2], Dtype::Float64).matmul(&of(&[2, 2], Dtype::Float64));
+        of(&[2, 0], Dtype::Complex64).matmul(&of(&[0, 2], Dtype::Complex64));
+        ops::addmm(&f(&[0]), &f(&[2, 0]), &f(&[0, 0]), 1.0, 1.0);
+        f(&[0]).tensordot(&f(&[0]), &[0], &[0]);
+        f(&[]).tensordot(&f(&[]), &[], &[]);
+        f(&[2, 0]).tensordot(&f(&[0, 2]), &[1], &[0]);
+        ops::inner(&f(&[]), &f(&[0]));
+        ops::inner(&f(&[2, 0]), &f(&[0]));
+        ops::outer(&f(&[0]), &f(&[]));
+        ops::kron(&f(&[]), &f(&[2]));
+        ops::kron(&f(&[2, 2]), &f(&[]));
+        ops::einsum("->", &[f(&[])]);
+        ops::einsum(",", &[f(&[]), f(&[])]);
+        ops::einsum("iii->i", &[f(&[2, 2, 2])]);
+        ops::einsum("...", &[f(&[2])]);
+        ops::einsum("i,i", &[f(&[0]), f(&[0])]);
+        ops::einsum("ij,jk", &[f(&[2, 0]), f(&[0, 2])]);
+        ops::einsum("ii", &[f(&[0, 0])]);
+        ops::gather_mm(&f(&[2]), &f(&[2]), None, None, false);
+        ops::gather_mm(&f(&[1, 2]), &f(&[2, 2]), None, None, false);
+        ops::gather_mm(&f(&[1, 2]), &f(&[2, 2]), Some(&i(&[0])), None, true);
+        ops::gather_mm(&f(&[0, 1, 2]), &f(&[0, 2, 2]), None, None, false);
+        ops::gather_mm(&f(&[3, 1, 0]), &f(&[3, 0, 2]), None, Some(&i(&[0])), false);
+
+        // Quantization.
+        ops::quantize(&f(&[2, 0]), q(QuantMode::Affine, 32, 4));
+        ops::quantize(&f(&[0, 64]), q(QuantMode::Affine, 32, 4));
+        ops::quantize(&of(&[2, 64], Dtype::Float64), q(QuantMode::Mxfp4, 32, 4));
+        packed(&[2, 8], &[2, 2], 32, 4).dequantize(None);
+        packed(&[2, 0], &[2, 0], 32, 4).dequantize(None);
+        packed(&[2, 8], &[2, 2], 32, 4).dequantize(Dtype::Float64);
+        micro(&[2, 8], &[2, 2], QuantMode::Mxfp4).dequantize(Dtype::Float64);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&f(&[64]), true);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&f(&[0, 64]), true);
+        packed(&[2, 0], &[2, 0], 32, 4).matmul(&f(&[3, 0]), true);
+        packed(&[2, 8], &[2, 2], 32, 4).matmul(&i(&[1; 64]), true);
+        Packed { scales: of(&[2, 2], Dtype::Int32), ..packed(&[2, 8], &[2, 2], 32, 4) }.matmul(&f(&[3, 64]), true);
+        Packed { biases: Some(f(&[2, 1])), ..packed(&[2, 8], &[2, 2], 32, 4) }.dequantize(None);
+        packed(&[3, 2, 8], &[3, 2, 2], 32, 4).gather_matmul(&f(&[64]), None, None, GatherMatmul::default());
+        packed(&[3, 2, 8], &[3, 2, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, Some(&i(&[])), GatherMatmul::default());
+        packed(&[2, 8], &[2, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, None, GatherMatmul::default());
+        packed(&[2, 8], &[2, 2], 32, 4).gather_matmul(&f(&[1, 64]), Some(&i(&[0])), Some(&i(&[0])), GatherMatmul { transpose: true, sorted_indices: true });
+        ops::to_fp8(&of(&[2], Dtype::Float64));
+
+        // Fused.
+        rope(&f(&[1, 2, 3, 8]), 8, Some(0.0), None);
+        rope(&f(&[1, 2, 3, 8]), 8, Some(f32::NAN), None);
+        rope(&f(&[1, 2, 3, 8]), 4, None, Some(&i(&[1, 2])));
+        rope(&f(&[1, 3, 8]), 8, Some(10.0), None);
+        rope(&f(&[0, 2, 3, 8]), 8, Some(10.0), None);
+        rope(&f(&[1, 2, 0, 8]), 8, Some(10.0), None);
+        rope(&f(&[1, 0, 3, 8]), 8, Some(10.0), None);
+        rope(&f(&[1, 2, 3, 4, 5, 8]), 8, Some(10.0), None);
+        rope(&of(&[1, 2, 3, 8], Dtype::Float64), 8, Some(10.0), None);
+        sdpa(&[0, 2, 3, 8], &[0, 2, 3, 8], &[0, 2, 3, 8], AttentionMask::None);
+        sdpa(&[1, 2, 0, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Causal);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 0, 8], &[1, 2, 0, 8], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 0, 8], &[1, 2, 0, 8], AttentionMask::Causal);
+        sdpa(&[1, 2, 5, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Causal);
+        sdpa(&[1, 2, 3, 0], &[1, 2, 3, 0], &[1, 2, 3, 0], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 0], AttentionMask::None);
+        sdpa(&[1, 2, 3, 8], &[1, 2, 3, 8], &[1, 2, 3, 8], AttentionMask::Array(&f(&[])));
+        fast::scaled_dot_product_attention(&of(&[1, 2, 3, 8], Dtype::Int32), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, None);
+        fast::rms_norm(&f(&[2, 0]), Some(&f(&[0])), 1e-5);
+        fast::rms_norm(&f(&[0, 4]), None, 1e-5);
+        fast::rms_norm(&f(&[2, 4]), Some(&i(&[1; 4])), 1e-5);
+        nn::RmsNorm { weight: f(&[0]), eps: 1e-5 }.forward(&f(&[2, 0]));
+        nn::LayerNorm { weight: None, bias: None, eps: 1e-5 }.forward(&f(&[2, 0]));
+        nn::silu(&of(&[2], Dtype::Bool));
+        fast::cross_entropy(&f(&[3]), &Array::from(0));
+
+        // Random.
+        random::split(&random::key(0)?, 0);
+        random::bits(&[0], 4, None);
+        random::bits(&[3], 1, None);
+        random::bits(&[3], 2, None);
+        random::uniform(f64::NAN, f64::INFINITY, &[2], FLOAT, None);
+        random::normal(&[2], Dtype::Complex64, 0.0, 1.0, None);
+        random::truncated_normal(1.0, -1.0, &[2], FLOAT, None);
+        random::randint(5, 5, &[2], Dtype::Int32, None);
+        random::randint(5, -5, &[2], Dtype::Int32, None);
+        random::randint(0, 10, &[2], Dtype::Bool, None);
+        random::randint(i64::MIN, i64::MAX, &[2], Dtype::Int64, None);
+        random::categorical(&of(&[2], Dtype::Complex64), 0, None);
+        random::categorical(&i(&[1, 2]), 0, None);
+        random::categorical_num_samples(&f(&[2]), 0, 0, None);
+        random::categorical_num_samples(&f(&[2]), 0, 5000, None);
+        random::permutation(&f(&[0, 2]), 1, None);
+
+        // Complex and double where kernels may have none.
+        of(&[2], Dtype::Complex64).round(0);
+        of(&[2], Dtype::Complex64).maximum(&of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).less(&of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).logaddexp(&of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).power(&of(&[2], Dtype::Complex64));
+        of(&[2], Dtype::Complex64).softmax(0, true);
+        of(&[2], Dtype::Complex64).prod(ALL, false);
+        of(&[2], Dtype::Complex64).median(ALL, false);
+        of(&[2], Dtype::Complex64).max(ALL, false);
+        of(&[2], Dtype::Complex64).all(ALL, false);
+        of(&[2], Dtype::Complex64).logsumexp(ALL, false);
+        of(&[2], Dtype::Complex64).clip(Some(&f(&[])), None);
+        of(&[2], Dtype::Complex64).isclose(&f(&[2]), Closeness::default());
+        of(&[2], Dtype::Complex64).isinf();
+        of(&[2], Dtype::Complex64).sign();
+        of(&[2], Dtype::Complex64).degrees();
+        of(&[2], Dtype::Complex64).log1p();
+        of(&[2], Dtype::Float64).sort(0);
+        of(&[2], Dtype::Float64).softmax(0, true);
+        of(&[2], Dtype::Float64).cumsum(0, Scan::default());
+        of(&[2], Dtype::Float64).erfinv();
+        of(&[2, 2], Dtype::Float64).argmax(0, false);
+        of(&[2], Dtype::Bool).subtract(&of(&[2], Dtype::Bool));
+        of(&[2], Dtype::Bool).power(&of(&[2], Dtype::Bool));
+        of(&[2], Dtype::Bool).median(ALL, false);
+        of(&[2], Dtype::Bool).sort(None);
+        of(&[2], Dtype::Bool).left_shift(&of(&[2], Dtype::Bool));
+        f(&[2]).round(HUGE);
+        f(&[2]).round(i32::MIN);
+        f(&[2]).array_equal(&f(&[3]), false);
+        ops::where_(&of(&[2], Dtype::Complex64), &f(&[2]), 1.0f32);
+
+        // Transforms.
+        vmap(|x| Ok(x.to_vec()), &[0], &[0])?.call(&[f(&[0])]);
+        vmap(|_| Ok(vec![]), &[0], &[])?.call(&[f(&[2])]);
+        vmap(|_| Ok(vec![f(&[2])]), &[0], &[0])?.call(&[f(&[2])]);
+        vmap(|x| Ok(vec![x[0].at(0)?]), &[0], &[0])?.call(&[f(&[2, 2])]);
+        vmap(|x| Ok(vec![x[0].sort(0)?]), &[0], &[0])?.call(&[f(&[2, 2])]);
+        vmap(|x| Ok(vec![x[0].cumsum(0, Scan::default())?]), &[0], &[0])?.call(&[f(&[0, 2])]);
+        compile(|x| { let _ = x[0].to_string(); Ok(x.to_vec()) }, false)?.call(&[f(&[2])]);
+        compile(|_| Ok(vec![]), false)?.call(&[f(&[2])]);
+        compile(|x| Ok(x.to_vec()), false)?.call(&[]);
+        compile(|x| Ok(x.to_vec()), true)?.call(&[f(&[])]);
+        compile(|x| Ok(vec![x[0].reshape([-1])?, x[0].sum(.., false)?]), true)?.call(&[f(&[2, 2])]);
+    }
+};
+
+const START: &str = "MLX_CORE_TEST_HOSTILE_START";
+
+/// Does nothing unless the parent below started this process.
+#[test]
+fn child_process() {
+    let Some(start) = std::env::var(START).ok().and_then(|text| text.parse().ok()) else { return };
+    let checked = with_device(Device::Cpu, || {
+        for (n, case) in CASES.iter().enumerate().skip(start) {
+            // Read by the parent, and by people when a case hangs.
+            eprintln!("case {n}");
+            let result = (case.run)().and_then(|arrays| {
+                arrays.iter().try_for_each(|array| array.with_bytes(|_| ()))?;
+                Ok(arrays)
+            });
+            match &result {
+                Err(e) if e.kind() == ErrorKind::Panic => eprintln!("case {n} panicked: {e}"),
+                Err(_) => {}
+                Ok(_) if !case.refused => {}
+                Ok(arrays) => eprintln!("case {n} gave {arrays:?}"),
+            }
+            if std::env::var("MLX_CORE_TEST_HOSTILE_SHOW").is_ok() {
+                eprintln!("shown {n} {} => {result:?}", case.text);
+            }
+        }
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+#[test]
+fn no_argument_ends_the_process() {
+    let mut failures = Vec::new();
+    let mut start = 0;
+    while start < CASES.len() {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "hostile::child_process", "--nocapture"])
+            .env(START, start.to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&child.stderr);
+        let mut last = start;
+        for line in text.lines() {
+            if line.starts_with("shown") {
+                eprintln!("{line}");
+            }
+            let Some(rest) = line.strip_prefix("case ") else { continue };
+            match rest.split_once(' ') {
+                None => last = rest.parse().unwrap(),
+                Some((n, what)) => {
+                    failures.push(format!("{} {what}", CASES[n.parse::<usize>().unwrap()].text));
+                }
+            }
+        }
+        if child.status.success() {
+            break;
+        }
+        failures.push(format!("{} died: {}", CASES[last].text, child.status));
+        start = last + 1;
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
