@@ -187,7 +187,7 @@ impl Build {
         let stage = work.join("stage");
         remove_dir(&stage)?;
         at(&work, fs::create_dir_all(&work))?;
-        self.cmake(&vendor, &work, &stage, log)?;
+        self.cmake(&vendor, &work, &stage, &prefix, log)?;
         self.finish(&vendor, &stage)?;
         remove_dir(&prefix.0)?;
         at(&prefix.0, fs::rename(&stage, &prefix.0))?;
@@ -263,6 +263,7 @@ impl Build {
         vendor: &Path,
         work: &Path,
         stage: &Path,
+        prefix: &Prefix,
         log: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let on = |flag: bool| if flag { "ON" } else { "OFF" };
@@ -306,6 +307,9 @@ impl Build {
         }
         if self.target == "aarch64-apple-darwin" {
             configure.arg("-DCMAKE_OSX_DEPLOYMENT_TARGET=14.0");
+            // Where libmlx looks for its kernels when none lie beside the program. Compiled there
+            // first, they reach the finished prefix through the staged one.
+            configure.arg(format!("-DMLX_METAL_PATH={}", prefix.0.join("lib").display()));
         }
         log(&format!("configuring MLX {MLX_VERSION} for {}", self.backend.name()));
         run(&mut configure)?;
