@@ -111,7 +111,10 @@ pub(super) fn check_arrows(
     dependencies
         .iter()
         .filter(|d| members.contains(d.name.as_str()))
-        .filter(|d| !allowed.contains(&d.name.as_str()) && !(d.is_dev && d.name == "fixtures"))
+        .filter(|d| {
+            let is_test_data = d.is_dev && d.name == "fixtures";
+            !is_test_data && !allowed.contains(&d.name.as_str())
+        })
         .map(|d| {
             violation(manifest, 1, "arrows", format!("`{name}` may not depend on `{}`", d.name))
         })
@@ -146,8 +149,9 @@ pub(super) fn check_test_targets(manifest: &str, name: &str, targets: &[&str]) -
         .iter()
         .filter(|target| **target != expected)
         .map(|target| {
-            let text =
-                format!("`tests/{target}` would not run: integration tests are `tests/{expected}`");
+            let text = format!(
+                "the test target `{target}` would not run: the one that does is `{expected}`"
+            );
             violation(manifest, 1, "tests", text)
         })
         .collect()
