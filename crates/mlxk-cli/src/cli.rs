@@ -17,7 +17,7 @@ use crate::output::Output;
 #[command(max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Print one JSON object on stdout, for errors too
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 1000)]
     json: bool,
 
     /// Print the version

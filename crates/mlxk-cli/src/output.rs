@@ -120,16 +120,19 @@ impl Output {
 
     /// Writes a line to stderr.
     pub(crate) fn note(&self, text: &str) {
-        let text = printable(text);
-        // A closed stderr leaves nobody to tell.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        write_line(&printable(text));
     }
 
     fn labelled(&self, label: &str, style: Style, text: &str) {
         let style = if self.stderr_style { style } else { Style::new() };
-        let text = printable(text);
-        let _ = writeln!(io::stderr().lock(), "{style}{label}:{style:#} {text}");
+        write_line(&format!("{style}{label}:{style:#} {}", printable(text)));
     }
+}
+
+/// Writes a line to stderr at once, so that lines of several programs do not mix.
+fn write_line(text: &str) {
+    // A closed stderr leaves nobody to tell.
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Writes JSON indented by two spaces, ASCII only, and a final newline.

@@ -265,8 +265,8 @@ fn run_once(
         },
         peak_memory_bytes: summary.peak_memory_bytes,
     };
-    if let Some(notice) = args.cut_notice(summary.finish_reason, loaded).filter(|_| !cancelled) {
-        output.note(&notice);
+    if !cancelled && !output.is_json() {
+        args.cut_notice(summary.finish_reason, loaded).inspect(|notice| output.note(notice));
     }
     args.report(summary, output);
     match (output.is_json(), cancelled) {

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn sections_do_not_depend_on_how_the_text_is_cut() {
-        use ChunkKind::{Answer, Reasoning};
+        use mlx_lm::thinking::SegmentKind::{Answer, Reasoning};
         let cases: [(&[(ChunkKind, &str)], bool, &str, &str, &str); 6] = [
             (&[(Answer, " a b \n")], false, "", " a b \n", "> a b \n"),
             (

@@ -1,0 +1,11 @@
+//! Runs `mlxk` as its users do and looks at what comes out.
+
+mod bad_input;
+mod chat;
+mod measure;
+mod reference;
+mod run;
+mod schema;
+mod show;
+mod support;
+mod usage;

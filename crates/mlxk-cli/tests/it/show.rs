@@ -1,0 +1,139 @@
+//! `mlxk show`.
+
+use serde_json::{Value, json};
+
+use crate::support::{TinyModel, run};
+
+#[test]
+fn a_model_is_described() {
+    let model = TinyModel::of("llama-affine4", "tiny");
+    model.write("README.md", "text");
+    let data = run(["show", model.arg(), "--json"]).data();
+    let object = &data["model"];
+    for (name, expected) in [
+        ("name", json!(model.arg())),
+        ("framework", json!("MLX")),
+        ("model_type", json!("chat")),
+        ("capabilities", json!(["text-generation", "chat"])),
+        ("context_length", json!(512)),
+        ("health", json!("healthy")),
+        ("runtime_compatible", json!(true)),
+        ("reason", Value::Null),
+        ("cached", json!(false)),
+    ] {
+        assert_eq!(object[name], expected, "{name}");
+    }
+    let config: Value = serde_json::from_slice(&model.read("config.json")).expect("JSON");
+    let metadata = &data["metadata"];
+    assert_eq!(metadata["model_type"], "llama");
+    assert_eq!(metadata["architecture"], config["architectures"][0]);
+    assert_eq!(metadata["quantization"], "4bit");
+    for name in ["vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"] {
+        assert_eq!(metadata[name], config[name], "{name}");
+    }
+    assert_eq!(metadata["chat_template"], true);
+    let kinds: Vec<(&str, &str)> = data["files"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|file| (file["name"].as_str().unwrap_or(""), file["type"].as_str().unwrap_or("")))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            ("README.md", "readme"),
+            ("config.json", "config"),
+            ("model.safetensors", "weights"),
+            ("model.safetensors.index.json", "config"),
+            ("tokenizer.json", "tokenizer"),
+            ("tokenizer_config.json", "tokenizer"),
+        ]
+    );
+    assert_eq!(data["config"], Value::Null);
+    assert_eq!(run(["show", model.arg(), "--json", "--config"]).data()["config"], config);
+}
+
+/// What the headers say is what the loaded model has, however its weights are packed.
+#[test]
+fn parameters_are_counted_before_packing() {
+    for (checkpoint, least, most) in [
+        ("llama-f32", 32.0, 32.0),
+        ("llama-bf16", 16.0, 16.0),
+        ("llama-affine4", 4.0, 9.0),
+        ("llama-mixed", 3.0, 12.0),
+        ("llama-mxfp4", 4.0, 9.0),
+        ("llama-nvfp4", 4.0, 9.0),
+    ] {
+        let model = TinyModel::of(checkpoint, "tiny");
+        let shown = run(["show", model.arg(), "--json"]).data();
+        let args = ["bench", model.arg(), "-p", "1", "-n", "0", "-r", "1", "--json"];
+        let loaded = run(args).data();
+        let metadata = &shown["metadata"];
+        assert_eq!(metadata["n_parameters"], loaded["model"]["n_parameters"], "{checkpoint}");
+        assert_eq!(shown["weights"]["total_bytes"], loaded["model"]["size_bytes"], "{checkpoint}");
+        let bits = metadata["bits_per_weight"].as_f64().expect("a number");
+        assert!((least..=most).contains(&bits), "{checkpoint}: {bits}");
+    }
+}
+
+#[test]
+fn the_embedded_model_is_described() {
+    let data = run(["show", "demo", "--json"]).data();
+    assert_eq!(data["model"]["name"], "demo");
+    assert_eq!(data["metadata"]["thinking"], json!({"start": "<think>", "end": "</think>"}));
+    assert_eq!(data["metadata"]["chat_template"], true);
+    let text = run(["show", "demo", "--files"]).ok();
+    for line in ["Model: demo", "Health: healthy", "  model type: qwen3", "Files:"] {
+        assert!(text.lines().any(|found| found == line), "{line:?} is not in {text}");
+    }
+}
+
+/// What cannot be read does not keep the rest from being shown.
+#[test]
+fn a_damaged_model_is_shown_as_far_as_it_can_be() {
+    let model = TinyModel::new();
+    let bytes = model.read("model.safetensors");
+    model.write("model.safetensors", &bytes[..bytes.len() / 2]);
+    let ran = run(["show", model.arg()]);
+    assert_eq!(ran.code, Some(4));
+    assert!(ran.stdout.contains("Health: unhealthy\nRuns here: no\nProblem: "), "{}", ran.stdout);
+    assert!(
+        ran.stderr.starts_with("error: ") && ran.stderr.contains("truncated"),
+        "{}",
+        ran.stderr
+    );
+
+    let ran = run(["show", model.arg(), "--json"]);
+    assert_eq!(ran.code, Some(4));
+    let envelope = ran.envelope();
+    assert_eq!(envelope["status"], "error");
+    let data = &envelope["data"];
+    assert_eq!(data["model"]["health"], "unhealthy");
+    assert_eq!(data["model"]["reason"], envelope["error"]["message"]);
+    assert_eq!(data["metadata"]["model_type"], "qwen3");
+    assert_eq!(data["weights"], Value::Null);
+}
+
+#[test]
+fn a_sound_model_of_an_unknown_type_is_no_error() {
+    let model = TinyModel::new();
+    model.edit("config.json", |config| config["model_type"] = json!("novel"));
+    let data = run(["show", model.arg(), "--json"]).data();
+    assert_eq!(data["model"]["health"], "healthy");
+    assert_eq!(data["model"]["runtime_compatible"], false);
+    assert_eq!(data["model"]["reason"], "model_type \"novel\" is not supported");
+}
+
+#[test]
+fn a_stale_index_is_told_of() {
+    let model = TinyModel::new();
+    model.edit("model.safetensors.index.json", |index| {
+        index["weight_map"]["model.extra.weight"] = json!("model.safetensors");
+    });
+    let data = run(["show", model.arg(), "--json"]).data();
+    let told = data["weights"]["index_disagreements"].as_array().expect("a list");
+    assert!(told.iter().any(|t| t.as_str().is_some_and(|t| t.contains("model.extra.weight"))));
+    let ran = run(["run", model.arg(), "hi", "--max-tokens", "1"]);
+    assert!(ran.stderr.starts_with("warning: ") && ran.stderr.contains("model.extra.weight"));
+    assert_eq!(ran.code, Some(0));
+}
