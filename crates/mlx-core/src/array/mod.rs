@@ -98,6 +98,9 @@ impl Array {
 
     /// Makes an array over a tensor of a mapped file, without a copy where the device allows it.
     ///
+    /// The first array over a tensor may reuse its memory for results; one made later is read from
+    /// the file anew.
+    ///
     /// # Errors
     /// When `bytes` does not hold exactly the elements of `shape`.
     pub fn from_tensor(bytes: &TensorBytes, shape: &[i32], dtype: Dtype) -> Result<Array> {
@@ -105,11 +108,12 @@ impl Array {
         if count(shape)?.checked_mul(dtype.size()) != Some(len) || len == 0 {
             return Array::from_bytes(bytes.as_slice(), shape, dtype);
         }
-        match bytes.writable_ptr(dtype) {
+        match bytes.lend(dtype) {
             // SAFETY: the length was checked; the pointer is aligned, private to this process,
-            // preceded by the file's header, and lives as long as the mapping that it comes with.
+            // preceded by the file's header, lent to no other array, and lives as long as the
+            // mapping that it comes with.
             Some(data) => unsafe { ffi::array_wrap(data, shape, dtype, Box::new(bytes.clone())) },
-            None => Array::from_bytes(bytes.as_slice(), shape, dtype),
+            None => Array::from_bytes(&bytes.stored()?, shape, dtype),
         }
     }
 
@@ -270,6 +274,10 @@ impl fmt::Display for Array {
     /// Computes the array and prints it as Python does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match ffi::array_to_string(self) {
+            // C++ has another spelling of these two.
+            Ok(text) if self.dtype() == Dtype::Bool => {
+                f.write_str(&text.replace("true", "True").replace("false", "False"))
+            }
             Ok(text) => f.write_str(&text),
             Err(e) => write!(f, "<{e}>"),
         }

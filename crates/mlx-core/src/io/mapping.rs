@@ -2,11 +2,14 @@
 //!
 //! The only unsafe call of `io` is the one that maps a file; its limits are told there.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use memmap2::{MmapMut, MmapOptions};
@@ -33,6 +36,8 @@ enum Bytes {
         // whatever now bears its name.
         file: File,
         modified: Option<SystemTime>,
+        /// Start and end of what arrays may have written to; disjoint.
+        lent: Mutex<BTreeMap<usize, usize>>,
     },
     Owned(Vec<u8>),
     Static(&'static [u8]),
@@ -56,7 +61,8 @@ impl Mapping {
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         let map = map_file(&file).map_err(io)?;
-        let bytes = Bytes::Mapped { map, file, modified: metadata.modified().ok() };
+        let modified = metadata.modified().ok();
+        let bytes = Bytes::Mapped { map, file, modified, lent: Mutex::default() };
         Ok(Mapping { path: path.to_path_buf(), bytes })
     }
 
@@ -89,7 +95,7 @@ impl Mapping {
     /// # Errors
     /// Of kind [`ErrorKind::Io`] when it was changed in place.
     pub fn check_unchanged(&self) -> Result<()> {
-        let Bytes::Mapped { map, file, modified } = &self.bytes else { return Ok(()) };
+        let Bytes::Mapped { map, file, modified, .. } = &self.bytes else { return Ok(()) };
         let metadata = file.metadata().map_err(|source| Error::io(&self.path, source))?;
         if metadata.len() != map.len() as u64 || metadata.modified().ok() != *modified {
             let text = format!("{}: file was changed while it was in use", self.path.display());
@@ -108,6 +114,11 @@ impl fmt::Debug for Mapping {
         };
         write!(f, "Mapping({:?}, {kind}, {} bytes)", self.path, self.as_slice().len())
     }
+}
+
+/// Tells whether a range shares bytes with one of disjoint others.
+fn overlaps(others: &BTreeMap<usize, usize>, range: &Range<usize>) -> bool {
+    others.range(..range.end).next_back().is_some_and(|(_, &end)| end > range.start)
 }
 
 fn map_file(file: &File) -> std::io::Result<MmapMut> {
@@ -162,18 +173,47 @@ impl TensorBytes {
         self.as_slice().as_ptr().addr().is_multiple_of(align)
     }
 
-    /// Returns a pointer for an array that shares these bytes: only into a mapped file, where a
-    /// write stays private to this process, and only if aligned for `dtype` and behind the
-    /// sixteen bytes that the array's allocator may look at.
+    /// Lends these bytes to an array that shares them: only of a mapped file, where a write stays
+    /// private to this process, only if aligned for `dtype` and behind the sixteen bytes that the
+    /// array's allocator may look at, and only once.
     ///
-    /// The array may write through it once no other handle to it exists; [`as_slice`] is for
-    /// looking before that, not beside it.
+    /// The array may write through the pointer when no other handle to it exists. From then on
+    /// [`as_slice`] may show what it wrote; [`stored`] still gives what the file says.
     ///
     /// [`as_slice`]: TensorBytes::as_slice
-    pub(crate) fn writable_ptr(&self, dtype: Dtype) -> Option<*mut u8> {
-        let mapped = matches!(self.mapping.bytes, Bytes::Mapped { .. });
-        (mapped && self.range.start >= 16 && self.is_aligned(dtype))
-            .then(|| self.as_slice().as_ptr().cast_mut())
+    /// [`stored`]: TensorBytes::stored
+    pub(crate) fn lend(&self, dtype: Dtype) -> Option<*mut u8> {
+        let Bytes::Mapped { lent, .. } = &self.mapping.bytes else { return None };
+        if self.range.start < 16 || self.range.is_empty() || !self.is_aligned(dtype) {
+            return None;
+        }
+        let mut lent = lent.lock().unwrap_or_else(PoisonError::into_inner);
+        if overlaps(&lent, &self.range) {
+            return None;
+        }
+        lent.insert(self.range.start, self.range.end);
+        Some(self.as_slice().as_ptr().cast_mut())
+    }
+
+    /// Returns the bytes as they are in the file, read again where an array may have changed them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn stored(&self) -> Result<Cow<'_, [u8]>> {
+        let Bytes::Mapped { file, lent, .. } = &self.mapping.bytes else {
+            return Ok(Cow::Borrowed(self.as_slice()));
+        };
+        // Held while reading: the file has one position.
+        let lent = lent.lock().unwrap_or_else(PoisonError::into_inner);
+        if !overlaps(&lent, &self.range) {
+            return Ok(Cow::Borrowed(self.as_slice()));
+        }
+        let mut bytes = vec![0; self.range.len()];
+        let mut file: &File = file;
+        file.seek(SeekFrom::Start(self.range.start as u64))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|source| Error::io(&self.mapping.path, source))?;
+        Ok(Cow::Owned(bytes))
     }
 
     /// Splits into the mapping and the range inside it.

@@ -53,8 +53,15 @@ impl Array {
         array_op!(mlx_scatter_add_axis, self, indices, values, axis)
     }
 
-    /// Fails where there is an index but no element that it could mean.
+    /// Fails where there is an index but no element that it could mean, and where MLX would find
+    /// only while computing that the indices are no integers.
     fn check_indexable(&self, op: &str, indices: &Array, axis: i32) -> Result<()> {
+        if !indices.dtype().is_integer() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{op}: indices of {}, expected integers", indices.dtype()),
+            ));
+        }
         if indices.size() == 0 { Ok(()) } else { self.check_not_empty(op, Some(axis)) }
     }
 
