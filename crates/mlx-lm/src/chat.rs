@@ -251,8 +251,9 @@ impl ChatTemplate {
             false => None,
         };
         let environment = compiled(template)?;
+        let steps = dialect::max_steps(messages.len());
         let context = self.context(messages, tools, options);
-        let text = dialect::render(environment, context).map_err(|e| template_error(&e))?;
+        let text = dialect::render(environment, context, steps).map_err(|e| template_error(&e))?;
         match continued {
             Some(content) => cut_at_tag(text, &content),
             None => Ok(text),
@@ -388,7 +389,7 @@ fn template_error(error: &minijinja::Error) -> Error {
     }
     let what = match (error.kind(), error.detail()) {
         (minijinja::ErrorKind::OutOfFuel, _) => {
-            format!("gave up after {} steps", dialect::MAX_STEPS)
+            "takes too many steps for such a conversation".to_owned()
         }
         (minijinja::ErrorKind::WriteFailure, _) => {
             format!("writes more than {} bytes", dialect::MAX_OUTPUT_BYTES)

@@ -18,8 +18,12 @@ use serde_json::Map;
 
 use super::python;
 
-/// A template's share of work: a long conversation takes some ten thousand steps.
-pub(super) const MAX_STEPS: u64 = 50_000_000;
+/// Longer sources than any model's are not compiled.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
+
+/// The stack on which templates are compiled and run. The engine recurses as deep as an expression
+/// has operators and as lists contain lists; within the limits on source and steps this holds it.
+const STACK_BYTES: usize = 256 << 20;
 
 /// More than any context window holds.
 pub(super) const MAX_OUTPUT_BYTES: usize = 256 << 20;
@@ -58,11 +62,24 @@ impl LocalTime {
     }
 }
 
+/// A template's share of work. Some look, for each message, at all that follow.
+pub(super) fn max_steps(messages: usize) -> u64 {
+    let messages = messages as u64;
+    1_000_000 + 20_000 * messages + 50 * messages.saturating_mul(messages)
+}
+
 /// Compiles a template.
 pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
+    if source.len() > MAX_SOURCE_BYTES {
+        let text = format!("the source is longer than {MAX_SOURCE_BYTES} bytes");
+        return Err(Error::new(ErrorKind::SyntaxError, text));
+    }
+    on_deep_stack(|| compile(source))
+}
+
+fn compile(source: &str) -> Result<Environment<'static>, Error> {
     let mut env = Environment::new();
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    env.set_fuel(Some(MAX_STEPS));
     env.set_recursion_limit(MAX_DEPTH);
     env.set_unknown_method_callback(python::call_method);
     env.set_formatter(|out, _, value| out.write_str(&python::to_str(value)).map_err(Error::from));
@@ -96,11 +113,31 @@ pub(super) fn context(variables: &Map<String, serde_json::Value>, now: LocalTime
 }
 
 /// Runs a compiled template.
-pub(super) fn render(env: &Environment<'static>, context: Value) -> Result<String, Error> {
-    let mut output = Limited(Vec::new());
-    env.get_template(NAME)?.render_captured_to(context, &mut output)?;
-    String::from_utf8(output.0)
+pub(super) fn render(
+    env: &Environment<'static>,
+    context: Value,
+    steps: u64,
+) -> Result<String, Error> {
+    let mut env = env.clone();
+    env.set_fuel(Some(steps));
+    let output = on_deep_stack(move || {
+        let mut output = Limited(Vec::new());
+        env.get_template(NAME)?.render_captured_to(context, &mut output)?;
+        Ok(output.0)
+    })?;
+    String::from_utf8(output)
         .map_err(|_| Error::new(ErrorKind::WriteFailure, "the output is not UTF-8"))
+}
+
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    let failed = |text: String| Error::new(ErrorKind::InvalidOperation, text);
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name(NAME.to_owned()).stack_size(STACK_BYTES);
+        let thread = builder
+            .spawn_scoped(scope, work)
+            .map_err(|e| failed(format!("no thread to run the template: {e}")))?;
+        thread.join().unwrap_or_else(|_| Err(failed("the template engine failed".to_owned())))
+    })
 }
 
 /// Returns the text that the template gave `raise_exception`, if that is what ended it.

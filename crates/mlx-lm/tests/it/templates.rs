@@ -126,12 +126,48 @@ fn a_template_cannot_run_away() {
         assert!(error.to_string().contains(expected), "{error}");
     };
     let nested = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
-    check(nested, "gave up after 50000000 steps");
+    check(nested, "takes too many steps");
     check("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "recursion limit");
     let grow = "{% set ns = namespace(x='0123456789' * 1000000) %}\
                 {% for i in range(100) %}{{ ns.x }}{% endfor %}";
     check(grow, "writes more than 268435456 bytes");
     check("{{ range(1000000000) | list }}", "range has too many elements");
+}
+
+#[test]
+fn a_template_cannot_exhaust_the_stack() {
+    let messages = [Message::user("hi")];
+    for (first, repeated, last) in [
+        ("{{ 1", "+1", " }}"),
+        ("{{ ", "-", "1 }}"),
+        ("{{ ", "not ", "1 }}"),
+        ("{{ 'a'", "|e", " }}"),
+        ("{{ a", ".b", " }}"),
+        ("{{ 1", " if 1 else 1", " }}"),
+        ("{% if 0 %}", "{% elif 0 %}", "{% endif %}"),
+        ("{{ ", "(", "1 }}"),
+        ("", "{% if 1 %}", ""),
+    ] {
+        let count = 60_000 / repeated.len();
+        let _ = render(&format!("{first}{}{last}", repeated.repeat(count)), &messages);
+    }
+    for end in ["{{ ns.x }}", "{{ ns.x ~ '' }}", "{{ ns.x == ns.y }}", "{{ ns.x | tojson }}"] {
+        let source = format!(
+            "{{% set ns = namespace(x=[], y=[]) %}}{{% for i in range(20000) %}}\
+             {{% set ns.x = [ns.x] %}}{{% set ns.y = [ns.y] %}}{{% endfor %}}{end}"
+        );
+        let _ = render(&source, &messages);
+    }
+    let error = render(&" ".repeat(300_000), &messages).unwrap_err();
+    assert!(error.to_string().contains("longer than"), "{error}");
+}
+
+#[test]
+fn long_conversations_have_more_steps() {
+    let source = "{% for a in messages %}{% for b in messages[loop.index:] %}\
+                  {% if b.role == 'assistant' and a.content %}{% endif %}{% endfor %}{% endfor %}";
+    let messages = vec![Message::user("hi"); 500];
+    assert_eq!(render(source, &messages).unwrap(), "");
 }
 
 #[test]
