@@ -38,7 +38,7 @@ impl ModelConfig {
     /// # Errors
     /// When there is no configuration, it is no JSON object, or it asks for code of its own.
     pub fn load(files: &ModelFiles) -> Result<ModelConfig> {
-        let Some(text) = files.read_text("config.json")? else {
+        let Some(mut raw) = files.read_json("config.json")? else {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("{}: no config.json", files.name()),
@@ -46,8 +46,6 @@ impl ModelConfig {
             .with_hint("name the directory that holds the model's config.json"));
         };
         let file = files.describe("config.json");
-        let mut raw: Value =
-            serde_json::from_str(&tag_floats(&text)).map_err(|e| Error::format(&file, e))?;
         if raw.get("quantization_config").is_none()
             && raw.get("quantization").is_none()
             && let Some(settings) = files.read_json("hf_quant_config.json")?
@@ -214,31 +212,6 @@ fn layer_quantization(entry: &Map<String, Value>) -> Result<Quantization> {
     })
 }
 
-/// Replaces bare `NaN`, `Infinity` and `-Infinity`, which Python writes, by mlx-lm's tagged form.
-fn tag_floats(text: &str) -> String {
-    let mut tagged = String::with_capacity(text.len());
-    let (mut in_string, mut escaped) = (false, false);
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        if !in_string
-            && let Some(word) =
-                ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word))
-        {
-            tagged.push_str(&format!("{{\"__float__\": \"{word}\"}}"));
-            rest = &rest[word.len()..];
-            continue;
-        }
-        match c {
-            '"' if !escaped => in_string = !in_string,
-            _ => {}
-        }
-        escaped = in_string && c == '\\' && !escaped;
-        tagged.push(c);
-        rest = &rest[c.len_utf8()..];
-    }
-    tagged
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -323,14 +296,5 @@ mod tests {
             assert_eq!(error.kind(), kind, "{extra}");
             assert!(error.to_string().contains(text), "{error}");
         }
-    }
-
-    #[test]
-    fn tags_bare_floats() {
-        let text = r#"{"a": Infinity, "b": [-Infinity, NaN], "c": "NaN \" Infinity"}"#;
-        let value: Value = serde_json::from_str(&tag_floats(text)).expect("JSON");
-        assert_eq!(value["a"], json!({"__float__": "Infinity"}));
-        assert_eq!(value["b"][0], json!({"__float__": "-Infinity"}));
-        assert_eq!(value["c"], json!("NaN \" Infinity"));
     }
 }
