@@ -24,6 +24,11 @@ use crate::ffi;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// ```compile_fail,E0277
+/// fn check_send<T: Send>() {}
+/// check_send::<mlx_core::Stream>();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     index: usize,

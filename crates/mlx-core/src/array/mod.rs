@@ -22,6 +22,16 @@ use crate::io::TensorBytes;
 ///
 /// Cloning copies the handle, not the data. Not `Send`: see the crate's introduction; to move
 /// data between threads, read it with [`Array::to_vec`].
+///
+/// ```compile_fail,E0277
+/// fn check_send<T: Send>() {}
+/// check_send::<mlx_core::Array>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn check_sync<T: Sync>() {}
+/// check_sync::<mlx_core::Array>();
+/// ```
 pub struct Array(sys::mlx_array);
 
 impl Clone for Array {

@@ -1,7 +1,9 @@
 //! The integration tests of mlx-core, one module per subject.
 
+mod alone;
 mod array;
 mod hostile;
 mod index;
 mod ops;
+mod runtime;
 mod safetensors;
