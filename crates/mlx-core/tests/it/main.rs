@@ -5,5 +5,6 @@ mod array;
 mod hostile;
 mod index;
 mod ops;
+mod quantized;
 mod runtime;
 mod safetensors;
