@@ -188,7 +188,9 @@ impl<'m> Session<'m> {
             text: TextPipeline {
                 detokenizer: tokenizer.detokenizer(),
                 stop: StopStrings::new(options.stop.iter().cloned()),
-                splitter: tokenizer.thinking().map(|t| t.splitter(starts_in_reasoning)),
+                thinking: tokenizer
+                    .thinking()
+                    .map(|t| ThinkingPipeline::new(t.splitter(starts_in_reasoning))),
                 ready: VecDeque::new(),
             },
             eos_token_ids: tokenizer.eos_token_ids().iter().copied().collect(),
@@ -337,7 +339,7 @@ impl Iterator for TokenStream<'_> {
 struct TextPipeline {
     detokenizer: Detokenizer,
     stop: StopStrings,
-    splitter: Option<ThinkingSplitter>,
+    thinking: Option<ThinkingPipeline>,
     ready: VecDeque<Chunk>,
 }
 
@@ -351,19 +353,55 @@ impl TextPipeline {
         let mut text = self.stop.push(self.detokenizer.finish());
         text.push_str(&self.stop.finish());
         self.split(&text);
-        if let Some(splitter) = &mut self.splitter {
-            self.ready.extend(splitter.finish().into_iter().map(Chunk::from));
+        if let Some(thinking) = &mut self.thinking {
+            let segments = thinking.splitter.finish();
+            thinking.pass_on(segments, &mut self.ready);
         }
     }
 
     fn split(&mut self, text: &str) {
-        match &mut self.splitter {
-            Some(splitter) => {
-                self.ready.extend(splitter.push(text).into_iter().map(Chunk::from));
+        match &mut self.thinking {
+            Some(thinking) => {
+                let segments = thinking.splitter.push(text);
+                thinking.pass_on(segments, &mut self.ready);
             }
             None if text.is_empty() => {}
             None => {
                 self.ready.push_back(Chunk { kind: SegmentKind::Answer, text: text.to_owned() });
+            }
+        }
+    }
+}
+
+/// Tells reasoning from answer, and drops the line breaks that models write between a marker and
+/// the text behind it.
+struct ThinkingPipeline {
+    splitter: ThinkingSplitter,
+    /// The kind of what came last.
+    kind: SegmentKind,
+    /// Whether only line breaks came since the last marker.
+    after_marker: bool,
+}
+
+impl ThinkingPipeline {
+    fn new(splitter: ThinkingSplitter) -> Self {
+        // Without reasoning the answer is passed on as it is.
+        let (kind, after_marker) = match splitter.is_open() {
+            true => (SegmentKind::Reasoning, true),
+            false => (SegmentKind::Answer, false),
+        };
+        ThinkingPipeline { splitter, kind, after_marker }
+    }
+
+    fn pass_on(&mut self, segments: Vec<Segment>, ready: &mut VecDeque<Chunk>) {
+        for Segment { kind, text } in segments {
+            if kind != self.kind {
+                (self.kind, self.after_marker) = (kind, true);
+            }
+            let text = if self.after_marker { text.trim_start_matches('\n') } else { &text };
+            if !text.is_empty() {
+                self.after_marker = false;
+                ready.push_back(Chunk { kind, text: text.to_owned() });
             }
         }
     }
@@ -380,12 +418,6 @@ pub struct Chunk {
 
 /// What a [`Chunk`] is part of.
 pub type ChunkKind = SegmentKind;
-
-impl From<Segment> for Chunk {
-    fn from(Segment { kind, text }: Segment) -> Self {
-        Chunk { kind, text }
-    }
-}
 
 /// Figures of a generation.
 #[derive(Clone, Debug)]
