@@ -43,8 +43,8 @@ impl Interrupt {
         self.ends_program.store(false, Ordering::SeqCst);
     }
 
-    /// Whether there was a Ctrl-C.
-    pub(crate) fn asked(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
+    /// Returns the flag that the first Ctrl-C sets.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        self.asked.clone()
     }
 }

@@ -66,6 +66,11 @@ impl Output {
         self.stdout_style
     }
 
+    /// Whether stderr takes colors.
+    pub(crate) fn is_stderr_styled(&self) -> bool {
+        self.stderr_style
+    }
+
     /// Writes text to stdout at once.
     pub(crate) fn write(&self, text: &str) -> Result<(), CommandError> {
         let mut stdout = io::stdout().lock();

@@ -29,6 +29,8 @@ use sampling::SamplingArgs;
 /// Tokens of an answer, where neither a flag nor the context window sets fewer.
 const DEFAULT_MAX_TOKENS: usize = 32_768;
 
+const INTERRUPTED: &str = "[interrupted]";
+
 /// Ask a model, or talk with it
 ///
 /// With a prompt it answers once. Without one it reads turns from the terminal, or one turn per
@@ -183,7 +185,7 @@ impl Args {
     fn cut_notice(&self, reason: FinishReason, loaded: &Loaded) -> Option<String> {
         match (reason, self.max_tokens) {
             (FinishReason::Stop, _) => None,
-            (FinishReason::Cancelled, _) => Some("[interrupted]".to_owned()),
+            (FinishReason::Cancelled, _) => Some(INTERRUPTED.to_owned()),
             (FinishReason::Length, Some(n)) => Some(format!("[cut at --max-tokens {n}]")),
             (FinishReason::Length, None) => Some(format!(
                 "[cut at the default of {DEFAULT_MAX_TOKENS} tokens, see --max-tokens]"

@@ -30,23 +30,20 @@ pub(super) fn generate(
     interrupt: &Interrupt,
 ) -> Result<Answer, CommandError> {
     interrupt.reset();
-    let mut stream = session.generate(&request.token_ids, request.starts_in_reasoning, options)?;
+    let options = GenerateOptions { cancel: Some(interrupt.flag()), ..options.clone() };
+    let mut stream = session.generate(&request.token_ids, request.starts_in_reasoning, &options)?;
     let mut sections = Sections::new(request.starts_in_reasoning);
-    loop {
-        if interrupt.asked() {
-            stream.cancel();
-        }
-        match stream.next() {
-            Some(Ok(chunk)) => {
+    for chunk in &mut stream {
+        match chunk {
+            Ok(chunk) => {
                 for piece in sections.push(chunk) {
                     page.show(&piece)?;
                 }
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 page.break_off()?;
                 return Err(error.into());
             }
-            None => break,
         }
     }
     page.finish()?;
@@ -229,7 +226,7 @@ mod tests {
     use super::*;
 
     /// Pushes the text in pieces of `size` characters.
-    fn collect(parts: &[(ChunkKind, &str)], open: bool, size: usize) -> (String, String, String) {
+    fn collect(parts: &[(ChunkKind, &str)], open: bool, size: usize) -> [String; 3] {
         let mut sections = Sections::new(open);
         let mut shown = String::new();
         for (kind, text) in parts {
@@ -244,36 +241,36 @@ mod tests {
                 }
             }
         }
-        (sections.reasoning, sections.answer, shown)
+        [sections.reasoning, sections.answer, shown]
     }
 
     #[test]
     fn sections_do_not_depend_on_how_the_text_is_cut() {
         use mlx_lm::thinking::SegmentKind::{Answer, Reasoning};
-        let cases: [(&[(ChunkKind, &str)], bool, &str, &str, &str); 6] = [
-            (&[(Answer, " a b \n")], false, "", " a b \n", "> a b \n"),
+        type Case = (&'static [(ChunkKind, &'static str)], bool, [&'static str; 3]);
+        let cases: [Case; 6] = [
+            (&[(Answer, " a b \n")], false, ["", " a b \n", "> a b \n"]),
             (
                 &[(Reasoning, "\nx \n y\n\n"), (Answer, "\n\nz\n")],
                 true,
-                "x \n y",
-                "z\n",
-                "<x \n y>z\n",
+                ["x \n y", "z\n", "<x \n y>z\n"],
             ),
-            (&[(Reasoning, "\n\n"), (Answer, "\n\nz")], false, "", "z", ">z"),
-            (&[(Answer, "\n\nz")], true, "", "z", ">z"),
+            (&[(Reasoning, "\n\n"), (Answer, "\n\nz")], false, ["", "z", ">z"]),
+            (&[(Answer, "\n\nz")], true, ["", "z", ">z"]),
             (
                 &[(Answer, "a"), (Reasoning, "r"), (Answer, "\nb"), (Reasoning, " s ")],
                 false,
-                "r\n\ns",
-                "a\n\nb",
-                ">a<r>b<s",
+                ["r\n\ns", "a\n\nb", ">a<r>b<s"],
             ),
-            (&[], true, "", "", ""),
+            (&[], true, ["", "", ""]),
         ];
-        for (parts, open, reasoning, answer, shown) in cases {
+        for (parts, open, expected) in cases {
             for size in 1..6 {
-                let expected = (reasoning.to_owned(), answer.to_owned(), shown.to_owned());
-                assert_eq!(collect(parts, open, size), expected, "{parts:?} by {size}");
+                assert_eq!(
+                    collect(parts, open, size),
+                    expected.map(str::to_owned),
+                    "{parts:?} by {size}"
+                );
             }
         }
     }

@@ -7,10 +7,10 @@ use std::io::{IsTerminal as _, Write as _};
 use mlx_lm::generate::{GenerateOptions, Session};
 use mlx_lm::load::Loaded;
 
-use super::Args;
 use super::answer::{self, Page, Sink};
 use super::conversation::{Conversation, PLAIN_STOPS};
 use super::input::{Input, Reader};
+use super::{Args, INTERRUPTED};
 use crate::error::{CommandError, Kind};
 use crate::interrupt::Interrupt;
 use crate::output::{Count, Output, to_json};
@@ -31,7 +31,8 @@ pub(super) fn run(
     output: &Output,
 ) -> Result<(), CommandError> {
     let in_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    let reader = if in_terminal { Reader::terminal()? } else { Reader::lines() };
+    let reader =
+        if in_terminal { Reader::terminal(output.is_stderr_styled())? } else { Reader::lines() };
     let mut chat = Chat::new(args, loaded, options, output)?;
     if in_terminal {
         chat.greet();
@@ -183,10 +184,14 @@ impl<'a> Chat<'a> {
             Ok(answer) => answer,
             Err(error) => {
                 self.conversation.take_back();
-                return Err(match error.kind {
-                    Kind::ContextLength => error.hint("/clear starts a new conversation"),
-                    _ => error,
-                });
+                return match error.kind {
+                    Kind::Interrupted => {
+                        self.output.note(INTERRUPTED);
+                        Ok(())
+                    }
+                    Kind::ContextLength => Err(error.hint("/clear starts a new conversation")),
+                    _ => Err(error),
+                };
             }
         };
         let reason = answer.summary.finish_reason;

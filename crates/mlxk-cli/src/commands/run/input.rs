@@ -32,12 +32,13 @@ pub(super) enum Reader {
 }
 
 impl Reader {
-    pub(super) fn terminal() -> Result<Self, CommandError> {
+    pub(super) fn terminal(with_colors: bool) -> Result<Self, CommandError> {
         let history = FileBackedHistory::new(HISTORY)
             .map_err(|e| CommandError::new(Kind::General, e.to_string()))?;
         let editor = Reedline::create()
             .with_history(Box::new(history))
             .with_validator(Box::new(Turns))
+            .with_ansi_colors(with_colors)
             .use_bracketed_paste(true);
         Ok(Reader::Terminal(Box::new(editor)))
     }
