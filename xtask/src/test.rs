@@ -48,25 +48,25 @@ const SUITES: &[Suite] = &[
         name: "unit",
         what: "unit tests of every crate",
         need: &[Need::Native],
-        run: || cargo(&["test", "--workspace", "--lib", "--bins"]),
+        run: || test(&["--lib", "--bins"]),
     },
     Suite {
         name: "integration",
         what: "tests through each library's public interface",
         need: &[Need::Native],
-        run: || cargo(&["test", "--workspace", "--test", "it"]),
+        run: || test(&["--test", "it"]),
     },
     Suite {
         name: "cli",
         what: "tests of the mlxk program",
         need: &[Need::Native],
-        run: || cargo(&["test", "--workspace", "--test", "cli"]),
+        run: || test(&["--test", "cli"]),
     },
     Suite {
         name: "doctest",
         what: "examples in the documentation",
         need: &[Need::Native],
-        run: || cargo(&["test", "--workspace", "--doc"]),
+        run: || test(&["--doc"]),
     },
     Suite {
         name: "outside",
@@ -203,6 +203,11 @@ fn first_line(text: &str) -> &str {
 
 fn cargo(arguments: &[&str]) -> Result<()> {
     shell::run(shell::cargo().args(arguments))
+}
+
+/// A failing crate does not keep the others from being tested.
+fn test(targets: &[&str]) -> Result<()> {
+    cargo(&[&["test", "--workspace", "--no-fail-fast"], targets].concat())
 }
 
 fn fmt() -> Result<()> {
