@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::run::{endless, interrupt};
+use crate::run::{LONG, endless, interrupt};
 use crate::support::{Ran, TinyModel, mlxk, run, run_with_stdin};
 
 fn chat(model: &str, args: &[&str], stdin: &str) -> Ran {
@@ -134,6 +134,7 @@ fn ctrl_c_ends_the_answer_and_not_the_chat() {
     let model = endless();
     let mut child = mlxk()
         .args(["run", model.arg(), "--temperature", "1", "--seed", "1"])
+        .args(LONG)
         .stdin(Stdio::piped())
         .spawn()
         .expect("mlxk starts");

@@ -176,14 +176,14 @@ fn ctrl_c_ends_a_single_answer() {
     let model = endless();
     for json in [false, true] {
         let mut command = mlxk();
-        command.args(["run", model.arg(), "hi", "--temperature", "1"]);
+        command.args(["run", model.arg(), "hi", "--temperature", "1"]).args(LONG);
         command.args(json.then_some("--json"));
         let mut child = command.spawn().expect("mlxk starts");
         let mut stdout = child.stdout.take().expect("piped");
         let mut text = vec![0; 5];
         if json {
             // Nothing is printed before the end; loading takes far less than this.
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(2));
             text.clear();
         } else {
             stdout.read_exact(&mut text).expect("an answer");
@@ -207,8 +207,9 @@ fn ctrl_c_ends_a_single_answer() {
 #[test]
 fn a_closed_pipe_ends_it_quietly() {
     let model = endless();
-    let mut child =
-        mlxk().args(["run", model.arg(), "hi", "--temperature", "1"]).spawn().expect("mlxk starts");
+    let mut command = mlxk();
+    command.args(["run", model.arg(), "hi", "--temperature", "1"]).args(LONG);
+    let mut child = command.spawn().expect("mlxk starts");
     let mut stdout = child.stdout.take().expect("piped");
     stdout.read_exact(&mut [0; 5]).expect("an answer");
     drop(stdout);
@@ -219,7 +220,10 @@ fn a_closed_pipe_ends_it_quietly() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
-/// A model whose answers do not end within the test.
+/// What keeps an answer that nobody ends from going on for hours.
+pub(crate) const LONG: [&str; 2] = ["--max-tokens", "100000"];
+
+/// A model whose answers, of [`LONG`] tokens, do not end within the test.
 pub(crate) fn endless() -> TinyModel {
     let model = TinyModel::new();
     model.edit("config.json", |config| config["max_position_embeddings"] = 1_000_000.into());
