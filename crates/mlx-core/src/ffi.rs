@@ -209,8 +209,6 @@ fn read_vector(vector: sys::mlx_vector_array) -> Result<Vec<Array>> {
         .collect()
 }
 
-// ---- Arrays ----
-
 pub(crate) fn array_clone(raw: sys::mlx_array) -> sys::mlx_array {
     let mut copy = null_array();
     // SAFETY: `raw` is live; the call makes a new handle to the same node.
@@ -361,8 +359,6 @@ pub(crate) fn random_next_key() -> Result<Array> {
     finish_array(raw, status, "mlx_random_key")
 }
 
-// ---- Devices and streams ----
-
 pub(crate) fn gpu_is_available() -> bool {
     let mut count = 0;
     // SAFETY: `count` is valid for writes.
@@ -370,7 +366,10 @@ pub(crate) fn gpu_is_available() -> bool {
     status == 0 && count > 0
 }
 
+/// Every op needs a stream and every stream comes by here, so exit is guarded before any work.
 fn owned_stream(raw: sys::mlx_stream, function: &str) -> Result<sys::mlx_stream> {
+    // SAFETY: may be called at any time, any number of times.
+    unsafe { sys::mlx_shim_guard_exit() };
     if raw.ctx.is_null() { Err(last_error(function)) } else { Ok(raw) }
 }
 
@@ -399,8 +398,6 @@ pub(crate) fn stream_free(raw: sys::mlx_stream) {
     unsafe { sys::mlx_stream_free(raw) };
 }
 
-// ---- Memory ----
-
 pub(crate) fn memory_counter(which: unsafe extern "C" fn(*mut usize) -> i32) -> Result<usize> {
     let mut bytes = 0;
     // SAFETY: `bytes` is valid for writes.
@@ -417,8 +414,6 @@ pub(crate) fn memory_limit(
     check(unsafe { which(&mut previous, limit) }, "memory")?;
     Ok(previous)
 }
-
-// ---- Closures ----
 
 /// A function over arrays as MLX calls it back.
 pub(crate) type ArrayFn = dyn Fn(&[Array]) -> Result<Vec<Array>>;
@@ -548,8 +543,6 @@ impl IntoC for &Closure {
         self.0
     }
 }
-
-// ---- The host primitive ----
 
 /// One array as a CPU kernel sees it: row contiguous, its bytes and its shape.
 pub(crate) struct HostInput<'a> {

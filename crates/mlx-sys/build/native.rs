@@ -172,6 +172,13 @@ impl Build {
         if prefix.is_complete() {
             return Ok(prefix);
         }
+        if self.backend == Backend::Cuda && self.installed.is_none() {
+            // It fetches cccl, nvtx, cudnn-frontend and cutlass, which no package here carries.
+            return fail(
+                "MLX for CUDA cannot be built from the bundled sources: install the wheel \
+                 mlx-cuda-13 0.32.2 and set MLX_SYS_INSTALLED to its `mlx` directory",
+            );
+        }
         at(&self.cache, fs::create_dir_all(&self.cache))?;
         let lock_path = beside(&prefix.0, ".lock");
         let lock = at(&lock_path, File::create(&lock_path))?;

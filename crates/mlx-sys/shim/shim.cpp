@@ -187,7 +187,32 @@ class HostOp : public mx::Primitive {
   ArrayFunction fallback_;
 };
 
+// Statics are destroyed in the reverse order of their construction, so this one, made after the
+// allocator, goes before it.
+struct ExitGuard {
+  ExitGuard() {
+    mx::allocator::allocator();
+    mx::get_streams();
+  }
+
+  ~ExitGuard() {
+    for (auto stream : mx::get_streams()) {
+      if (stream.device == mx::Device::cpu) {
+        try {
+          mx::synchronize(stream);
+        } catch (...) {
+          // The error of work that nobody waits for any more.
+        }
+      }
+    }
+  }
+};
+
 } // namespace
+
+extern "C" void mlx_shim_guard_exit(void) {
+  guard([] { static ExitGuard guard; });
+}
 
 extern "C" void mlx_shim_set_error(int kind, const char* text) {
   auto& error = last_error();

@@ -43,6 +43,10 @@ int mlx_shim_array_wrap(
     void* payload,
     void (*dtor)(void*));
 
+// Gap: when the process exits, MLX destroys its CPU allocator while its stream threads, which it
+// leaks, may still free buffers into it. After one call of this, exit waits for their work first.
+void mlx_shim_guard_exit(void);
+
 // Gap: mlx-c has no dtype promotion.
 mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b);
 
