@@ -366,17 +366,17 @@ pub(crate) fn gpu_is_available() -> bool {
     status == 0 && count > 0
 }
 
-/// Every op needs a stream and every stream comes by here, so exit is guarded before any work.
 fn owned_stream(raw: sys::mlx_stream, function: &str) -> Result<sys::mlx_stream> {
-    // SAFETY: may be called at any time, any number of times.
-    unsafe { sys::mlx_shim_guard_exit() };
     if raw.ctx.is_null() { Err(last_error(function)) } else { Ok(raw) }
 }
 
 /// The default stream of this thread on a device, as a handle to free.
+///
+/// Every op needs a stream and every stream comes from here or from [`new_stream`].
 pub(crate) fn default_stream(gpu: bool) -> Result<sys::mlx_stream> {
-    // SAFETY: both make a new handle.
+    // SAFETY: the first may be called any number of times; the others make a new handle.
     let raw = unsafe {
+        sys::mlx_shim_init();
         if gpu { sys::mlx_default_gpu_stream_new() } else { sys::mlx_default_cpu_stream_new() }
     };
     owned_stream(raw, "default_stream")
@@ -386,6 +386,7 @@ pub(crate) fn default_stream(gpu: bool) -> Result<sys::mlx_stream> {
 pub(crate) fn new_stream(gpu: bool) -> Result<sys::mlx_stream> {
     // SAFETY: the device handle is freed after the stream has copied it.
     unsafe {
+        sys::mlx_shim_init();
         let device = sys::mlx_device_new_type(if gpu { sys::MLX_GPU } else { sys::MLX_CPU }, 0);
         let raw = sys::mlx_stream_new_device(device);
         sys::mlx_device_free(device);

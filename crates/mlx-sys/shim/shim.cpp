@@ -1,7 +1,10 @@
 #include "shim.h"
 
+#include <future>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include "caught.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -12,6 +15,7 @@
 #include "mlx/c/private/vector.h"
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
+#include "mlx/scheduler.h"
 #include "mlx/transforms_impl.h"
 
 namespace mx = mlx::core;
@@ -210,8 +214,23 @@ struct ExitGuard {
 
 } // namespace
 
-extern "C" void mlx_shim_guard_exit(void) {
-  guard([] { static ExitGuard guard; });
+extern "C" void mlx_shim_init(void) {
+  guard([] {
+    static ExitGuard exit_guard;
+#ifdef MLX_SHIM_CPU_ONLY
+    static std::once_flag once;
+    std::call_once(once, [] {
+      std::promise<void> ready;
+      auto is_ready = ready.get_future();
+      std::thread([&ready] {
+        mx::scheduler::scheduler();
+        ready.set_value();
+        std::promise<void>().get_future().wait();
+      }).detach();
+      is_ready.wait();
+    });
+#endif
+  });
 }
 
 extern "C" void mlx_shim_set_error(int kind, const char* text) {

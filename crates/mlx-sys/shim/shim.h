@@ -43,9 +43,15 @@ int mlx_shim_array_wrap(
     void* payload,
     void (*dtor)(void*));
 
+// To be called before the first stream is asked for; any number of times, from any thread.
+//
 // Gap: when the process exits, MLX destroys its CPU allocator while its stream threads, which it
-// leaks, may still free buffers into it. After one call of this, exit waits for their work first.
-void mlx_shim_guard_exit(void);
+// leaks, may still free buffers into it. Exit now waits for their work first.
+// Gap: the thread that first hands a task to MLX's CPU backend gets the error of a failed task when
+// it hands over another, which makes MLX lose count of the tasks under way; with more than ten too
+// many it waits forever. A thread that hands over none takes that place and is never gone, so that
+// no other inherits its id. Other threads get the error where they wait for the result.
+void mlx_shim_init(void);
 
 // Gap: mlx-c has no dtype promotion.
 mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b);

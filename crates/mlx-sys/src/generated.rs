@@ -3605,7 +3605,7 @@ unsafe extern "C" {
         payload: *mut ::std::os::raw::c_void,
         dtor: ::std::option::Option<unsafe extern "C" fn(arg1: *mut ::std::os::raw::c_void)>,
     ) -> ::std::os::raw::c_int;
-    pub fn mlx_shim_guard_exit();
+    pub fn mlx_shim_init();
     pub fn mlx_shim_promote_types(a: mlx_dtype, b: mlx_dtype) -> mlx_dtype;
     pub fn mlx_shim_random_next_key(res: *mut mlx_array) -> ::std::os::raw::c_int;
     pub fn mlx_shim_host_op(
