@@ -89,7 +89,7 @@ fn answers_its_prompts() {
             wrong.push(format!("{:?}: {:?}", question, output.answer));
         }
     }
-    assert!(wrong.len() <= 13, "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.len() <= 5, "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
