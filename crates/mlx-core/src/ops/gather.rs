@@ -154,7 +154,12 @@ macro_rules! scatters {
                     axes: &[i32],
                 ) -> Result<Array> {
                     let indices = &ArrayVec::new(indices)?;
-                    array_op!($f, self, indices, updates, [axes])
+                    let result = array_op!($f, self, indices, updates, [axes])?;
+                    // MLX checks the shapes of nothing, but divides by their sizes.
+                    if updates.size() == 0 || self.size() == 0 {
+                        return Ok(self.clone());
+                    }
+                    Ok(result)
                 }
             )*
         }

@@ -58,6 +58,11 @@ pub fn gather_mm(
     rhs_indices: Option<&Array>,
     sorted_indices: bool,
 ) -> Result<Array> {
+    if a.size() == 0 || b.size() == 0 {
+        // MLX's kernel divides by the sizes.
+        let text = format!("gather_mm: empty operand {a:?} or {b:?}");
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
     array_op!(mlx_gather_mm, a, b, lhs_indices, rhs_indices, sorted_indices)
 }
 

@@ -22,10 +22,11 @@ macro_rules! reductions {
                     keepdims: bool,
                     $($arg: $t,)*
                 ) -> Result<Array> {
+                    let x = &self.laid_out_if_empty()?;
                     match axes.into() {
-                        Axes::All => array_op!($all, self, keepdims $(, $arg)*),
-                        Axes::One(axis) => array_op!($axis, self, axis, keepdims $(, $arg)*),
-                        Axes::Some(axes) => array_op!($axes, self, [axes], keepdims $(, $arg)*),
+                        Axes::All => array_op!($all, x, keepdims $(, $arg)*),
+                        Axes::One(axis) => array_op!($axis, x, axis, keepdims $(, $arg)*),
+                        Axes::Some(axes) => array_op!($axes, x, [axes], keepdims $(, $arg)*),
                     }
                 }
             )*
@@ -51,14 +52,21 @@ reductions! {
 }
 
 impl Array {
+    /// Replaces an empty array by one in row-major order: MLX's CPU backend steps through the axes of
+    /// any other empty array without end.
+    fn laid_out_if_empty(&self) -> Result<Array> {
+        if self.size() == 0 { super::zeros(self.shape(), self.dtype()) } else { Ok(self.clone()) }
+    }
+
     /// Returns the position of the greatest element along an axis; `None` flattens first.
     ///
     /// # Errors
     /// When there is no such axis or it is empty.
     pub fn argmax(&self, axis: impl Into<Option<i32>>, keepdims: bool) -> Result<Array> {
+        let x = &self.laid_out_if_empty()?;
         match axis.into() {
-            None => array_op!(mlx_argmax, self, keepdims),
-            Some(axis) => array_op!(mlx_argmax_axis, self, axis, keepdims),
+            None => array_op!(mlx_argmax, x, keepdims),
+            Some(axis) => array_op!(mlx_argmax_axis, x, axis, keepdims),
         }
     }
 
@@ -67,9 +75,10 @@ impl Array {
     /// # Errors
     /// When there is no such axis or it is empty.
     pub fn argmin(&self, axis: impl Into<Option<i32>>, keepdims: bool) -> Result<Array> {
+        let x = &self.laid_out_if_empty()?;
         match axis.into() {
-            None => array_op!(mlx_argmin, self, keepdims),
-            Some(axis) => array_op!(mlx_argmin_axis, self, axis, keepdims),
+            None => array_op!(mlx_argmin, x, keepdims),
+            Some(axis) => array_op!(mlx_argmin_axis, x, axis, keepdims),
         }
     }
 
@@ -78,10 +87,11 @@ impl Array {
     /// # Errors
     /// When there is no such axis.
     pub fn softmax<'a>(&self, axes: impl Into<Axes<'a>>, precise: bool) -> Result<Array> {
+        let x = &self.laid_out_if_empty()?;
         match axes.into() {
-            Axes::All => array_op!(mlx_softmax, self, precise),
-            Axes::One(axis) => array_op!(mlx_softmax_axis, self, axis, precise),
-            Axes::Some(axes) => array_op!(mlx_softmax_axes, self, [axes], precise),
+            Axes::All => array_op!(mlx_softmax, x, precise),
+            Axes::One(axis) => array_op!(mlx_softmax_axis, x, axis, precise),
+            Axes::Some(axes) => array_op!(mlx_softmax_axes, x, [axes], precise),
         }
     }
 }

@@ -34,6 +34,11 @@ macro_rules! scans {
                     let Scan { reverse, inclusive } = scan;
                     let axis = axis.into();
                     self.check_not_empty(stringify!($name), axis)?;
+                    if self.size() == 0 {
+                        // MLX divides by the stride of the axis, which is zero then.
+                        let one = super::zeros(&[1], self.dtype())?;
+                        return super::zeros(self.shape(), one.$name(0, scan)?.dtype());
+                    }
                     match axis {
                         None => array_op!($all, self, reverse, inclusive $(, $extra)*),
                         Some(axis) => {

@@ -142,6 +142,12 @@ impl Array {
     /// # Errors
     /// When the axis does not divide.
     pub fn split(&self, n: i32, axis: i32) -> Result<Vec<Array>> {
+        // An empty axis divides by anything.
+        const MAX_PARTS_OF_NOTHING: i32 = 1 << 16;
+        if self.dim(axis)? == 0 && n > MAX_PARTS_OF_NOTHING {
+            let text = format!("split: {n} parts of an empty axis");
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
         vec_op!(mlx_split, self, n, axis)
     }
 
@@ -174,7 +180,7 @@ impl Array {
     /// # Errors
     /// When there are no such two axes.
     pub fn trace(&self, offset: i32, axis1: i32, axis2: i32, dtype: Dtype) -> Result<Array> {
-        array_op!(mlx_trace_axes, self, offset, axis1, axis2, dtype)
+        self.diagonal(offset, axis1, axis2)?.astype(dtype)?.sum(-1, false)
     }
 
     /// Repeats each element `n` times; without an axis the array is flattened first.

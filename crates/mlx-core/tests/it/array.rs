@@ -160,7 +160,7 @@ fn numbers_are_weak() {
         (of(Bool).add(true), Bool),
         (of(Int64).subtract(1i64), Int64),
         (of(Int32).add(1.0f64), Float32),
-        (ops::subtract(1, &of(Bfloat16)), Bfloat16),
+        (ops::subtract(1, of(Bfloat16)), Bfloat16),
         (ops::add(Scalar::Int(1), Scalar::Float(0.5)), Float32),
         (ops::add(true, 1), Int32),
         (ops::maximum(of(Bfloat16), of(Float32)), Float32),

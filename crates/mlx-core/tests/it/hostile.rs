@@ -4,6 +4,9 @@
 //! here has usually killed a process once. The cases run in child processes, which start again
 //! behind the one that died, so that all of them are reported.
 
+// One spelling for all rows of the table; the child tells its parent where it is.
+#![allow(clippy::needless_borrows_for_generic_args, clippy::print_stderr)]
+
 use std::process::Command;
 
 use mlx_core::fast::{self, AttentionMask, Offset, RopeOptions};
@@ -713,6 +716,18 @@ static CASES: &[Case] = cases! {
         f(&[2]).searchsorted(&i(&[2]), Side::Right);
         of(&[2], Dtype::Complex64).searchsorted(&f(&[2]), Side::Left);
 
+        // Empty arrays that are not laid out in order.
+        f(&[3, 0]).t()?.sum(0, false);
+        f(&[3, 2, 2]).diagonal(4, 1, 2)?.prod(-1, true);
+        f(&[3, 2, 2]).trace(4, 1, 2, FLOAT);
+        f(&[3, 0]).t()?.mean(0, false);
+        f(&[3, 0]).t()?.softmax(0, true);
+        f(&[3, 0]).t()?.logsumexp(0, false);
+        f(&[3, 0]).t()?.all(ALL, false);
+        f(&[2, 0]).cumsum(0, Scan::default());
+        f(&[2]).scatter_max(&[i(&[0])], &f(&[0]), &[0]);
+        f(&[3, 2]).scatter_add(&[i(&[0, 0])], &f(&[2, 0]), &[1]);
+
         // Shapes.
         ops::zeros(&[HUGE, 0, HUGE], FLOAT);
         f(&[0]).reshape([-1]);
@@ -971,9 +986,6 @@ fn child_process() {
                 Ok(_) if !case.refused => {}
                 Ok(arrays) => eprintln!("case {n} gave {arrays:?}"),
             }
-            if std::env::var("MLX_CORE_TEST_HOSTILE_SHOW").is_ok() {
-                eprintln!("shown {n} {} => {result:?}", case.text);
-            }
         }
         Ok(())
     });
@@ -993,9 +1005,6 @@ fn no_argument_ends_the_process() {
         let text = String::from_utf8_lossy(&child.stderr);
         let mut last = start;
         for line in text.lines() {
-            if line.starts_with("shown") {
-                eprintln!("{line}");
-            }
             let Some(rest) = line.strip_prefix("case ") else { continue };
             match rest.split_once(' ') {
                 None => last = rest.parse().unwrap(),

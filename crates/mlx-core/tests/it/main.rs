@@ -2,6 +2,8 @@
 
 mod alone;
 mod array;
+mod exit;
+mod fuzz;
 mod hostile;
 mod index;
 mod ops;
