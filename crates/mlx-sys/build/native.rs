@@ -18,7 +18,7 @@ pub const MLX_VERSION: &str = "0.32.2";
 pub const MLX_C_VERSION: &str = "0.7.0";
 
 /// Bumped when the build below changes in a way that the other inputs do not show.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// A text for the user: what failed and the way out.
 #[derive(Debug)]
@@ -229,6 +229,7 @@ impl Build {
         extract(&archives.join("metal-cpp-26.zip"), &vendor.join("metal-cpp"))?;
         check_versions(&vendor)?;
         patch_mlx_c(&vendor.join("mlx-c/mlx/c"))?;
+        patch_allocator(&vendor.join("mlx/mlx/backend/no_gpu/allocator.cpp"))?;
         at(&stamp_path, fs::write(&stamp_path, stamp))?;
         Ok(vendor)
     }
@@ -462,6 +463,19 @@ fn patch_mlx_c(dir: &Path) -> Result<()> {
         652 => Ok(()),
         n => fail(format!("{}: patched {n} catch blocks, expected 652", dir.display())),
     }
+}
+
+/// MLX's CPU allocator hands a null pointer on when memory runs out, and the next op writes to it.
+/// Now it throws, as its allocators for GPUs do.
+fn patch_allocator(path: &Path) -> Result<()> {
+    const FROM: &str = "if (ptr != nullptr) {\n    *static_cast<size_t*>(ptr) = size;\n  }";
+    const TO: &str = "if (ptr == nullptr) {\n    throw std::bad_alloc();\n  }\n  \
+                      *static_cast<size_t*>(ptr) = size;";
+    let text = at(path, fs::read_to_string(path))?;
+    if text.matches(FROM).count() != 1 {
+        return fail(format!("{}: not the source that the patch is for", path.display()));
+    }
+    at(path, fs::write(path, text.replace(FROM, TO)))
 }
 
 /// Reads which BLAS and LAPACK CMake found, LAPACK first, each once.

@@ -393,3 +393,12 @@ fn vmap_maps_any_axes() {
     let out = columns.call(&[x, y]).unwrap();
     assert_eq!(out[0].to_vec::<i32>().unwrap(), [0, 30, 20, 80, 60, 150]);
 }
+
+#[test]
+fn running_out_of_memory_is_an_error() {
+    // 16 TiB, which no machine that runs this has.
+    let huge = ops::zeros(&[1 << 21, 1 << 21], Dtype::Float32).unwrap();
+    let error = (huge + 1.0).unwrap().eval().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+    assert_eq!(ops::ones(&[2], Dtype::Float32).unwrap().to_vec::<f32>().unwrap(), [1.0; 2]);
+}
