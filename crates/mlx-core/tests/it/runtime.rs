@@ -22,8 +22,6 @@ fn check_close(a: &Array, b: &Array) {
     assert!(a.allclose(b, bounds).unwrap().item::<bool>().unwrap(), "{a}\n{b}");
 }
 
-// ---- Streams ----
-
 #[test]
 fn a_stream_holds_for_its_scope() {
     let outer = Stream::current().unwrap();
@@ -76,8 +74,6 @@ fn a_device_is_chosen_or_refused() {
     let default_of = || Stream::default_of(Device::Cpu).unwrap();
     assert_eq!(default_of(), default_of());
 }
-
-// ---- Threads ----
 
 #[test]
 fn threads_compute_side_by_side() {
@@ -169,8 +165,6 @@ fn async_work_is_waited_for_by_reads() {
     async_eval(&[] as &[Array]).unwrap();
 }
 
-// ---- Memory ----
-
 #[test]
 fn memory_is_counted() {
     alone("runtime::memory_is_counted", || {
@@ -250,8 +244,6 @@ fn nothing_leaks() {
         assert_eq!(memory::active().unwrap(), start);
     });
 }
-
-// ---- Callbacks ----
 
 /// Tells when the closure that holds it is gone.
 struct Gone(Rc<Cell<bool>>);
