@@ -39,6 +39,7 @@ pub mod fast;
 
 pub use array::index::{Ellipsis, Index, IndexItem, NewAxis, Slice};
 pub use array::{Array, Axes, Complex32, Element, Operand, Scalar};
+pub use array::{load_safetensors, save_safetensors};
 pub use device::Device;
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};

@@ -1,6 +1,7 @@
 //! The array type: making it, reading it on the host, asking about it.
 
 mod element;
+mod file;
 pub(crate) mod index;
 mod operators;
 mod update;
@@ -10,6 +11,7 @@ use std::fmt;
 use mlx_sys as sys;
 
 pub use element::{Complex32, Element};
+pub use file::{load_safetensors, save_safetensors};
 pub(crate) use operators::pair;
 pub use operators::{Operand, Scalar};
 
