@@ -34,5 +34,6 @@ fn exit_waits_for_work_under_way() {
         .output()
         .expect("the child starts");
     assert!(output.status.success(), "{output:?}");
-    assert!(start.elapsed() > alone / 2, "gone after {:?}, work is {alone:?}", start.elapsed());
+    // Without the wait it is gone in a hundredth of the time; a busy machine may halve or double it.
+    assert!(start.elapsed() > alone / 5, "gone after {:?}, work is {alone:?}", start.elapsed());
 }
