@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Start at [`Array`] and [`ops`]; [`nn`] and [`Weights`] are what model code is written with;
-//! [`io`] reads and writes checkpoints. Unsafe code lives in `ffi.rs`, in `kernels/` and in one
+//! [`io`] reads and writes checkpoints. Unsafe code lives in `ffi/`, in `kernels/` and in one
 //! helper of `io/`.
 
 mod array;

@@ -117,10 +117,10 @@ fn unsafe_has_its_places() {
     let text = "//! Docs on unsafe code.\nlet x = unsafe { y() };\nlet s = \"unsafe\"; // unsafe\n";
     check_finds(PLACE, text, &["2 unsafe"]);
     check_finds("crates/mlx-core/src/ops/sort.rs", text, &["2 unsafe"]);
-    for place in ["ffi.rs", "kernels/norm.rs", "io/mapping.rs"] {
+    for place in ["ffi/mod.rs", "kernels/norm.rs", "io/mapping.rs"] {
         check_finds(&format!("crates/mlx-core/src/{place}"), text, &[]);
     }
-    check_finds("crates/mlx-core/src/ffi.rs.rs", text, &["2 unsafe"]);
+    check_finds("crates/mlx-core/src/ffi.rs", text, &["2 unsafe"]);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The only calls into mlx-sys, and with `kernels/` and `io/mapping.rs` the only unsafe code.
 //!
+//! Here is what every op needs; what MLX calls back is in `closure` (functions over arrays) and
+//! `host` (CPU kernels).
+//!
 //! Every function of mlx-c that makes arrays has one form: `int f(result*, arguments…, stream)`.
 //! The macros here call that form: an argument is turned into its C value by [`IntoC`], or is a
 //! slice in brackets, which C takes as pointer and length. One proof then serves every op:
@@ -8,9 +11,10 @@
 //! the call; mlx-c copies what it keeps; slices and C strings outlive the call; the result is an
 //! empty handle that mlx-c fills on success only; C++ exceptions become a return code.
 
-use std::cell::Cell;
+mod closure;
+mod host;
+
 use std::ffi::{CStr, c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use mlx_sys as sys;
@@ -18,6 +22,9 @@ use mlx_sys as sys;
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) use closure::{ArrayFn, Closure};
+pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
 
 /// Calls `mlx_sys::$f(&mut array, args…, stream)`.
 macro_rules! array_op {
@@ -127,7 +134,7 @@ pub(crate) fn finish_array(raw: sys::mlx_array, status: i32, function: &str) -> 
 }
 
 fn last_error(function: &str) -> Error {
-    if let Some(error) = PENDING.take() {
+    if let Some(error) = closure::take_pending() {
         return error;
     }
     let (mut text, mut len) = (ptr::null(), 0);
@@ -414,260 +421,6 @@ pub(crate) fn memory_limit(
     // SAFETY: `previous` is valid for writes.
     check(unsafe { which(&mut previous, limit) }, "memory")?;
     Ok(previous)
-}
-
-/// A function over arrays as MLX calls it back.
-pub(crate) type ArrayFn = dyn Fn(&[Array]) -> Result<Vec<Array>>;
-
-thread_local! {
-    /// The error of a Rust callback, which beats the generic text that comes back through C++.
-    static PENDING: Cell<Option<Error>> = const { Cell::new(None) };
-}
-
-/// A C++ function object around a Rust closure.
-pub(crate) struct Closure(sys::mlx_closure);
-
-impl Closure {
-    pub(crate) fn empty() -> Self {
-        Closure(sys::mlx_closure { ctx: ptr::null_mut() })
-    }
-
-    pub(crate) fn new(f: Box<ArrayFn>) -> Result<Self> {
-        unsafe extern "C" fn call(
-            result: *mut sys::mlx_vector_array,
-            inputs: sys::mlx_vector_array,
-            payload: *mut c_void,
-        ) -> i32 {
-            // SAFETY: the payload is the box leaked below; C++ keeps it alive during a call.
-            let f = unsafe { &*payload.cast::<Box<ArrayFn>>() };
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                let outputs = ArrayVec::new(&f(&read_vector(inputs)?)?)?;
-                // SAFETY: `result` is the vector that C++ wants filled.
-                let status = unsafe { sys::mlx_vector_array_set(result, outputs.0) };
-                check(status, "mlx_vector_array_set")
-            }));
-            let error = match outcome {
-                Ok(Ok(())) => return 0,
-                Ok(Err(e)) => e,
-                Err(panic) => {
-                    let text = (panic.downcast_ref::<&str>().copied().map(str::to_owned))
-                        .or_else(|| panic.downcast_ref::<String>().cloned())
-                        .unwrap_or_default();
-                    Error::new(ErrorKind::Panic, format!("callback panicked: {text}"))
-                }
-            };
-            PENDING.set(Some(error));
-            1
-        }
-        unsafe extern "C" fn free(payload: *mut c_void) {
-            // SAFETY: the payload is the box leaked below, handed back exactly once.
-            drop(unsafe { Box::from_raw(payload.cast::<Box<ArrayFn>>()) });
-        }
-        let payload = Box::into_raw(Box::new(f)).cast();
-        // SAFETY: `call` and `free` fit the payload.
-        let raw = unsafe { sys::mlx_closure_new_func_payload(Some(call), payload, Some(free)) };
-        if raw.ctx.is_null() { Err(last_error("mlx_closure_new")) } else { Ok(Closure(raw)) }
-    }
-
-    pub(crate) fn as_mut(&mut self) -> *mut sys::mlx_closure {
-        &mut self.0
-    }
-
-    pub(crate) fn apply(&self, inputs: &[Array]) -> Result<Vec<Array>> {
-        let inputs = ArrayVec::new(inputs)?;
-        let mut outputs = ArrayVec::empty();
-        // SAFETY: all three handles are live; the vector is filled on success.
-        let status = unsafe { sys::mlx_closure_apply(outputs.as_mut(), self.0, inputs.0) };
-        check(status, "mlx_closure_apply")?;
-        outputs.into_arrays()
-    }
-
-    /// Traces the closure with `inputs` as MLX's vmap does and maps over `in_axes`.
-    pub(crate) fn vmap(
-        &self,
-        inputs: &[Array],
-        in_axes: &[i32],
-        out_axes: &[i32],
-    ) -> Result<Vec<Array>> {
-        let inputs = ArrayVec::new(inputs)?;
-        let (mut traced_in, mut traced_out) = (ArrayVec::empty(), ArrayVec::empty());
-        // SAFETY: handles are live, slices outlive the call.
-        let status = unsafe {
-            sys::mlx_detail_vmap_trace(
-                traced_in.as_mut(),
-                traced_out.as_mut(),
-                self.0,
-                inputs.0,
-                in_axes.as_ptr(),
-                in_axes.len(),
-            )
-        };
-        check(status, "mlx_vmap")?;
-        // SAFETY: the vector is live.
-        let n_outputs = unsafe { sys::mlx_vector_array_size(traced_out.0) };
-        if out_axes.len() != n_outputs {
-            let got = out_axes.len();
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("vmap: {got} output axes for {n_outputs} outputs"),
-            ));
-        }
-        let mut outputs = ArrayVec::empty();
-        // SAFETY: as above.
-        let status = unsafe {
-            sys::mlx_detail_vmap_replace(
-                outputs.as_mut(),
-                inputs.0,
-                traced_in.0,
-                traced_out.0,
-                in_axes.as_ptr(),
-                in_axes.len(),
-                out_axes.as_ptr(),
-                out_axes.len(),
-            )
-        };
-        check(status, "mlx_vmap")?;
-        outputs.into_arrays()
-    }
-}
-
-impl Drop for Closure {
-    fn drop(&mut self) {
-        // SAFETY: the handle is owned, and an empty one is allowed.
-        unsafe { sys::mlx_closure_free(self.0) };
-    }
-}
-
-impl IntoC for &Closure {
-    type C = sys::mlx_closure;
-    fn into_c(self) -> sys::mlx_closure {
-        self.0
-    }
-}
-
-/// One array as a CPU kernel sees it: row contiguous, its bytes and its shape.
-pub(crate) struct HostInput<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) shape: &'a [i32],
-    pub(crate) dtype: Dtype,
-}
-
-/// An output to be written in full: freshly allocated, row contiguous.
-pub(crate) struct HostOutput<'a> {
-    pub(crate) bytes: &'a mut [u8],
-    pub(crate) shape: &'a [i32],
-}
-
-/// A CPU kernel behind a node of MLX's graph.
-///
-/// It runs on the stream's own thread, so it holds no array, and it is told apart from others of
-/// its type by [`HostKernel::params`] alone.
-pub(crate) trait HostKernel: Send + Sync + 'static {
-    /// Name in graphs and error texts.
-    const NAME: &'static CStr;
-
-    /// Numbers that determine what the kernel computes.
-    fn params(&self) -> Vec<u64>;
-
-    fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String>;
-}
-
-/// Makes a node that runs `kernel` on the current CPU stream; `fallback` computes the same by
-/// ordinary ops and serves vmap, jvp and vjp.
-pub(crate) fn host_op<K: HostKernel>(
-    kernel: K,
-    inputs: &[&Array],
-    outputs: &[(&[i32], Dtype)],
-    fallback: Box<ArrayFn>,
-) -> Result<Vec<Array>> {
-    let params = kernel.params();
-    let fallback = Closure::new(fallback)?;
-    let inputs = ArrayVec::new(inputs.iter().copied())?;
-    let specs: Vec<sys::mlx_shim_output> = outputs
-        .iter()
-        .map(|(shape, dtype)| sys::mlx_shim_output {
-            shape: shape.as_ptr(),
-            ndim: shape.len(),
-            dtype: dtype.into_c(),
-        })
-        .collect();
-    let stream = crate::stream::current_raw()?;
-    let mut result = ArrayVec::empty();
-    let payload = Box::into_raw(Box::new(kernel)).cast();
-    // SAFETY: handles are live, slices outlive the call, and `run_kernel::<K>` and
-    // `drop_kernel::<K>` fit the payload, which the shim releases in every case.
-    let status = unsafe {
-        sys::mlx_shim_host_op(
-            result.as_mut(),
-            K::NAME.as_ptr(),
-            inputs.0,
-            specs.as_ptr(),
-            specs.len(),
-            Some(run_kernel::<K>),
-            payload,
-            Some(drop_kernel::<K>),
-            params.as_ptr(),
-            params.len(),
-            fallback.0,
-            stream,
-        )
-    };
-    check(status, "mlx_shim_host_op")?;
-    result.into_arrays()
-}
-
-unsafe extern "C" fn drop_kernel<K: HostKernel>(payload: *mut c_void) {
-    // SAFETY: the payload is the box that `host_op` leaked, handed back exactly once.
-    drop(unsafe { Box::from_raw(payload.cast::<K>()) });
-}
-
-unsafe extern "C" fn run_kernel<K: HostKernel>(
-    payload: *const c_void,
-    inputs: *const sys::mlx_shim_view,
-    n_inputs: usize,
-    outputs: *const sys::mlx_shim_view,
-    n_outputs: usize,
-    error: *mut c_char,
-    error_len: usize,
-) -> i32 {
-    // SAFETY: the shim passes live, row-contiguous views; outputs are distinct fresh buffers that
-    // nothing else reads or writes until the task ends; an empty array may have no data.
-    let (kernel, inputs, mut outputs) = unsafe {
-        let nbytes = |v: &sys::mlx_shim_view| v.size * Dtype::ALL[v.dtype as usize].size();
-        let shape = |v: &sys::mlx_shim_view| match v.ndim {
-            0 => &[][..],
-            n => std::slice::from_raw_parts(v.shape, n),
-        };
-        let data = |v: &sys::mlx_shim_view| match nbytes(v) {
-            0 => ptr::NonNull::<u64>::dangling().as_ptr().cast::<u8>(),
-            _ => v.data.cast::<u8>(),
-        };
-        let inputs: Vec<HostInput<'_>> = std::slice::from_raw_parts(inputs, n_inputs)
-            .iter()
-            .map(|v| HostInput {
-                bytes: std::slice::from_raw_parts(data(v), nbytes(v)),
-                shape: shape(v),
-                dtype: Dtype::ALL[v.dtype as usize],
-            })
-            .collect();
-        let outputs: Vec<HostOutput<'_>> = std::slice::from_raw_parts(outputs, n_outputs)
-            .iter()
-            .map(|v| HostOutput {
-                bytes: std::slice::from_raw_parts_mut(data(v), nbytes(v)),
-                shape: shape(v),
-            })
-            .collect();
-        (&*payload.cast::<K>(), inputs, outputs)
-    };
-    let text = match catch_unwind(AssertUnwindSafe(|| kernel.run(&inputs, &mut outputs))) {
-        Ok(Ok(())) => return 0,
-        Ok(Err(text)) => text,
-        Err(_) => "kernel panicked".to_owned(),
-    };
-    let len = text.len().min(error_len.saturating_sub(1));
-    // SAFETY: `error` is valid for `error_len` bytes and was zeroed, so the text stays terminated.
-    unsafe { ptr::copy_nonoverlapping(text.as_ptr(), error.cast::<u8>(), len) };
-    1
 }
 
 /// The bytes of plain elements.
