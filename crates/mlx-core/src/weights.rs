@@ -15,7 +15,7 @@ use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Checkpoint, TensorBytes, TensorInfo};
-use crate::nn::{Embedding, LayerNorm, Linear, RmsNorm, WeightMatrix};
+use crate::nn::{Embedding, LayerNorm, Linear, Param, RmsNorm, WeightMatrix};
 use crate::ops::{self, Packed};
 use crate::quantization::{QuantMode, Quantization, QuantizationConfig};
 use crate::random;
@@ -43,7 +43,7 @@ pub struct WeightsReport {
 }
 
 impl WeightsReport {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
     }
 }
@@ -250,6 +250,14 @@ impl Weights {
         Ok(array)
     }
 
+    /// Takes a parameter of a given shape, as [`Weights::array`] does.
+    ///
+    /// # Errors
+    /// When the tensor cannot be read.
+    pub fn param(&self, name: &str, shape: &[i32]) -> Result<Param> {
+        self.array(name, shape).map(Param::from)
+    }
+
     fn uncounted_array(&self, name: &str, shape: &[i32]) -> Result<Array> {
         if let Source::Random { dtype, key } = &mut *self.store.source.borrow_mut() {
             return random_array(shape, *dtype, key);
@@ -303,14 +311,14 @@ impl Weights {
             Some(config) if packed && config.of(&at.path).is_some() => {
                 at.packed(input_dims, output_dims)
             }
-            _ => Ok(WeightMatrix::Dense(at.array("weight", &[output_dims, input_dims])?)),
+            _ => Ok(WeightMatrix::Dense(at.param("weight", &[output_dims, input_dims])?)),
         }
     }
 
     /// Reads the format off the shapes, as mlx-lm does: a config's global numbers need not hold
     /// for every layer.
     fn packed(&self, input_dims: i32, output_dims: i32) -> Result<WeightMatrix> {
-        let dense = || WeightMatrix::Dense(stand_in(&[output_dims, input_dims]));
+        let dense = || WeightMatrix::Dense(stand_in(&[output_dims, input_dims]).into());
         let (Some(weight), Some(scales)) = (self.take("weight"), self.take("scales")) else {
             self.store.report.borrow_mut().missing.push(self.full_name("weight"));
             self.take("biases");
@@ -366,7 +374,7 @@ impl Weights {
         let Some(Quantization { group_size, bits, mode }) =
             quantization.filter(|q| input_dims % q.group_size == 0)
         else {
-            return Ok(WeightMatrix::Dense(self.array("weight", &[output_dims, input_dims])?));
+            return Ok(WeightMatrix::Dense(self.param("weight", &[output_dims, input_dims])?));
         };
         let Source::Random { dtype, key } = &mut *self.store.source.borrow_mut() else {
             return Err(Error::new(ErrorKind::Runtime, "weights: not random"));
@@ -401,7 +409,7 @@ impl Weights {
     ) -> Result<Linear> {
         Ok(Linear {
             weight: self.matrix(name, input_dims, output_dims)?,
-            bias: if bias { Some(self.at(name).array("bias", &[output_dims])?) } else { None },
+            bias: if bias { Some(self.at(name).param("bias", &[output_dims])?) } else { None },
         })
     }
 
@@ -418,7 +426,7 @@ impl Weights {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn rms_norm(&self, name: &str, dims: i32, eps: f32) -> Result<RmsNorm> {
-        Ok(RmsNorm { weight: self.at(name).array("weight", &[dims])?, eps })
+        Ok(RmsNorm { weight: self.at(name).param("weight", &[dims])?, eps })
     }
 
     /// Takes a layer norm with weight and, if there is one, bias.
@@ -428,8 +436,8 @@ impl Weights {
     pub fn layer_norm(&self, name: &str, dims: i32, eps: f32, bias: bool) -> Result<LayerNorm> {
         let at = self.at(name);
         Ok(LayerNorm {
-            weight: Some(at.array("weight", &[dims])?),
-            bias: if bias { Some(at.array("bias", &[dims])?) } else { None },
+            weight: Some(at.param("weight", &[dims])?),
+            bias: if bias { Some(at.param("bias", &[dims])?) } else { None },
             eps,
         })
     }

@@ -1,8 +1,10 @@
 //! Embedding.
 
-use super::WeightMatrix;
+use super::{Param, WeightMatrix};
 use crate::array::Array;
+use crate::dtype::Dtype;
 use crate::error::Result;
+use crate::random;
 
 /// A table of vectors, one for each token.
 #[derive(Clone, Debug)]
@@ -11,7 +13,20 @@ pub struct Embedding {
     pub weight: WeightMatrix,
 }
 
+crate::module! { Embedding { weight } }
+
 impl Embedding {
+    /// Makes a table of normally distributed numbers with standard deviation `1 / √dims`, in
+    /// float32, out of this thread's key sequence.
+    ///
+    /// # Errors
+    /// When a size is negative.
+    pub fn new(num_embeddings: i32, dims: i32) -> Result<Embedding> {
+        let scale = f64::from(dims).sqrt().recip();
+        let weight = random::normal(&[num_embeddings, dims], Dtype::Float32, 0.0, scale, None)?;
+        Ok(Embedding { weight: WeightMatrix::Dense(Param::from(weight)) })
+    }
+
     /// Looks vectors up; of a packed table only those rows are unpacked.
     ///
     /// MLX does not check indices: the caller makes sure that they are below `V`.

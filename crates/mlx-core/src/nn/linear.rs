@@ -1,19 +1,44 @@
 //! Linear.
 
+use super::Param;
 use crate::array::Array;
+use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::ops::{Packed, addmm};
+use crate::ops::{Packed, addmm, quantize};
+use crate::quantization::Quantization;
+use crate::random;
 
 /// A weight in the form that the checkpoint has it.
 #[derive(Clone, Debug)]
 pub enum WeightMatrix {
     /// `[D, E]`
-    Dense(Array),
+    Dense(Param),
     /// Quantized.
     Packed(Packed),
 }
 
 impl WeightMatrix {
+    /// Packs a dense matrix; a packed one stays as it is.
+    ///
+    /// # Errors
+    /// When the last axis does not divide by the group size.
+    pub fn quantize(&mut self, quantization: Quantization) -> Result<()> {
+        if let WeightMatrix::Dense(weight) = self {
+            *self = WeightMatrix::Packed(quantize(weight, quantization)?);
+        }
+        Ok(())
+    }
+
+    /// Returns the number of weights, counted before packing.
+    pub fn n_parameters(&self) -> usize {
+        match self {
+            WeightMatrix::Dense(weight) => weight.size(),
+            WeightMatrix::Packed(packed) => {
+                packed.weight.size() * 32 / packed.quantization.bits.max(1) as usize
+            }
+        }
+    }
+
     /// Returns `x × wᵀ`.
     ///
     /// # Shape
@@ -35,10 +60,28 @@ pub struct Linear {
     /// `[D, E]`
     pub weight: WeightMatrix,
     /// `[D]`
-    pub bias: Option<Array>,
+    pub bias: Option<Param>,
 }
 
+crate::module! { Linear { weight, bias } }
+
 impl Linear {
+    /// Makes a layer with weights and biases spread evenly over `±1 / √input_dims`, in float32,
+    /// out of this thread's key sequence.
+    ///
+    /// # Errors
+    /// When a size is negative.
+    pub fn new(input_dims: i32, output_dims: i32, bias: bool) -> Result<Linear> {
+        let scale = f64::from(input_dims).sqrt().recip();
+        let param = |shape: &[i32]| {
+            random::uniform(-scale, scale, shape, Dtype::Float32, None).map(Param::from)
+        };
+        Ok(Linear {
+            weight: WeightMatrix::Dense(param(&[output_dims, input_dims])?),
+            bias: if bias { Some(param(&[output_dims])?) } else { None },
+        })
+    }
+
     /// Applies the layer.
     ///
     /// # Shape
@@ -49,7 +92,7 @@ impl Linear {
     pub fn forward(&self, x: &Array) -> Result<Array> {
         match (&self.weight, &self.bias) {
             (WeightMatrix::Dense(weight), Some(bias)) => addmm(bias, x, &weight.t()?, 1.0, 1.0),
-            (weight, Some(bias)) => weight.matmul_transposed(x)? + bias,
+            (weight, Some(bias)) => weight.matmul_transposed(x)? + &**bias,
             (weight, None) => weight.matmul_transposed(x),
         }
     }

@@ -301,7 +301,7 @@ static CALLS: &[(&str, Call)] = calls! {
     from_fp8: |p, x| ops::from_fp8(&x, p.dtype());
     to_fp8: |p, x| ops::to_fp8(&x);
     rms_norm: |p, x| fast::rms_norm(&x, Some(&p.array()), 1e-5);
-    host_rms_norm: |p, x| nn::RmsNorm { weight: p.array(), eps: 1e-5 }.forward(&x);
+    host_rms_norm: |p, x| nn::RmsNorm { weight: p.array().into(), eps: 1e-5 }.forward(&x);
     layer_norm: |p, x| fast::layer_norm(&x, Some(&p.array()), Some(&p.array()), 1e-5);
     rope: |p, x| {
         let freqs = p.array();

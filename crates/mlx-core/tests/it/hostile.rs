@@ -551,11 +551,11 @@ static CASES: &[Case] = cases! {
         fast::rms_norm(&f(&[]), None, 1e-5);
         fast::rms_norm(&f(&[2, 4]), Some(&f(&[2, 4])), 1e-5);
         fast::rms_norm(&of(&[2, 4], Dtype::Complex64), None, 1e-5);
-        nn::RmsNorm { weight: f(&[]), eps: 1e-5 }.forward(&f(&[]));
-        nn::RmsNorm { weight: f(&[4]), eps: 1e-5 }.forward(&f(&[]));
-        nn::RmsNorm { weight: f(&[1, 4]), eps: 1e-5 }.forward(&f(&[2, 4]));
-        nn::LayerNorm { weight: Some(f(&[3])), bias: None, eps: 1e-5 }.forward(&f(&[2, 4]));
-        nn::LayerNorm { weight: None, bias: Some(f(&[])), eps: 1e-5 }.forward(&f(&[2, 4]));
+        nn::RmsNorm { weight: f(&[]).into(), eps: 1e-5 }.forward(&f(&[]));
+        nn::RmsNorm { weight: f(&[4]).into(), eps: 1e-5 }.forward(&f(&[]));
+        nn::RmsNorm { weight: f(&[1, 4]).into(), eps: 1e-5 }.forward(&f(&[2, 4]));
+        nn::LayerNorm { weight: Some(f(&[3]).into()), bias: None, eps: 1e-5 }.forward(&f(&[2, 4]));
+        nn::LayerNorm { weight: None, bias: Some(f(&[]).into()), eps: 1e-5 }.forward(&f(&[2, 4]));
         nn::LayerNorm { weight: None, bias: None, eps: 1e-5 }.forward(&of(&[2, 4], Dtype::Int32));
         nn::gelu(&of(&[2], Dtype::Complex64));
         fast::cross_entropy(&f(&[2, 3]), &i(&[0]));
@@ -895,7 +895,7 @@ static CASES: &[Case] = cases! {
         fast::rms_norm(&f(&[2, 0]), Some(&f(&[0])), 1e-5);
         fast::rms_norm(&f(&[0, 4]), None, 1e-5);
         fast::rms_norm(&f(&[2, 4]), Some(&i(&[1; 4])), 1e-5);
-        nn::RmsNorm { weight: f(&[0]), eps: 1e-5 }.forward(&f(&[2, 0]));
+        nn::RmsNorm { weight: f(&[0]).into(), eps: 1e-5 }.forward(&f(&[2, 0]));
         nn::LayerNorm { weight: None, bias: None, eps: 1e-5 }.forward(&f(&[2, 0]));
         nn::silu(&of(&[2], Dtype::Bool));
         fast::cross_entropy(&f(&[3]), &Array::from(0));

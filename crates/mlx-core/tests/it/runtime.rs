@@ -100,7 +100,7 @@ fn many_threads_share_the_host_primitive() {
             std::thread::spawn(move || {
                 let key = random::key(seed).unwrap();
                 let weight = random::normal(&[96], Dtype::Float32, 1.0, 0.1, Some(&key)).unwrap();
-                let norm = nn::RmsNorm { weight, eps: 1e-6 };
+                let norm = nn::RmsNorm { weight: weight.into(), eps: 1e-6 };
                 for step in 0..20 {
                     let shape = [1 + step % 5, 96];
                     let x = random::normal(&shape, Dtype::Float32, 0.0, 1.0, Some(&key)).unwrap();
@@ -207,7 +207,9 @@ fn churn(n: usize) -> Result<()> {
     x.split(4, 0)?.iter().try_for_each(Array::eval)?;
     let packed = ops::quantize(&ops::ones(&[8, 64], Dtype::Float32)?, Quantization::default())?;
     packed.matmul(&ops::ones(&[1, 64], Dtype::Float32)?, true)?.eval()?;
-    nn::RmsNorm { weight: ops::ones(&[8], Dtype::Float32)?, eps: 1e-5 }.forward(&x)?.eval()?;
+    nn::RmsNorm { weight: ops::ones(&[8], Dtype::Float32)?.into(), eps: 1e-5 }
+        .forward(&x)?
+        .eval()?;
     let _ = (x.to_string(), x.shape().to_vec());
 
     // Calls that fail: at once, while computing, in a callback.

@@ -43,6 +43,8 @@ pub struct Attention {
     rope: Rope,
 }
 
+mlx_core::module! { Attention { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm } }
+
 impl Attention {
     /// Takes the weights.
     ///

@@ -153,6 +153,16 @@ struct TransformerBlock {
     window: Option<i32>,
 }
 
+mlx_core::module! {
+    TransformerBlock { self_attn, mlp, input_layernorm, post_attention_layernorm }
+    Decoder {
+        "model.embed_tokens" => embed_tokens,
+        "model.layers" => layers,
+        "model.norm" => norm,
+        lm_head,
+    }
+}
+
 impl TransformerBlock {
     fn new(w: &Weights, args: &DecoderArgs, window: Option<i32>) -> Result<Self> {
         let (dim, eps) = (args.attention.hidden_size, args.rms_norm_eps);

@@ -12,6 +12,8 @@ pub struct Mlp {
     up_proj: Linear,
 }
 
+mlx_core::module! { Mlp { gate_proj, down_proj, up_proj } }
+
 impl Mlp {
     /// Takes the weights.
     ///

@@ -8,6 +8,7 @@ mod llama;
 mod qwen2;
 mod qwen3;
 
+use mlx_core::nn::Module;
 use mlx_core::{Array, Weights};
 
 use crate::cache::KvCache;
@@ -15,7 +16,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A model that predicts the next token.
-pub trait LanguageModel {
+pub trait LanguageModel: Module {
     /// Returns the last hidden states and appends to the caches.
     ///
     /// # Shape
