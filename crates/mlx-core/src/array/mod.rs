@@ -12,7 +12,7 @@ use mlx_sys as sys;
 
 pub use element::{Complex32, Element};
 pub use file::{load_safetensors, save_safetensors};
-pub(crate) use operators::pair;
+pub(crate) use operators::with_pair;
 pub use operators::{Operand, Scalar};
 
 use crate::dtype::Dtype;

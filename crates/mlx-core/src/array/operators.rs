@@ -6,6 +6,8 @@
 //! `(a + (b * 2.0))?` reads as in Python. Of the floats only `f32` stands beside an operator: with
 //! two candidates a plain `2.0` would have no type.
 
+use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Rem, Sub};
 
 use half::{bf16, f16};
@@ -33,27 +35,51 @@ impl Scalar {
         {
             return Err(Error::new(ErrorKind::OutOfRange, format!("{x} is no {dtype}")));
         }
-        Ok(match self {
-            Scalar::Bool(x) => match beside {
-                None | Some(Dtype::Bool) => Array::from(x),
-                Some(dtype) => cast(f64::from(u8::from(x)), i64::from(x), dtype),
-            },
-            Scalar::Int(x) => {
-                let small = i32::try_from(x).is_ok();
-                match beside {
-                    None | Some(Dtype::Bool) if small => cast(x as f64, x, Dtype::Int32),
-                    None | Some(Dtype::Bool) => Array::from(x),
-                    Some(dtype) => cast(x as f64, x, dtype),
-                }
+        let (float, int, dtype) = match self {
+            Scalar::Bool(x) => {
+                (f64::from(u8::from(x)), i64::from(x), beside.unwrap_or(Dtype::Bool))
             }
-            Scalar::Float(x) => match beside {
-                Some(dtype) if dtype.is_floating() || dtype == Dtype::Complex64 => {
-                    cast(x, x as i64, dtype)
-                }
-                _ => Array::from(x as f32),
-            },
-        })
+            Scalar::Int(x) => {
+                let alone = if i32::try_from(x).is_ok() { Dtype::Int32 } else { Dtype::Int64 };
+                let dtype = beside.filter(|&dtype| dtype != Dtype::Bool).unwrap_or(alone);
+                (x as f64, x, dtype)
+            }
+            Scalar::Float(x) => {
+                let keeps = |dtype: &Dtype| dtype.is_floating() || *dtype == Dtype::Complex64;
+                (x, x as i64, beside.filter(keeps).unwrap_or(Dtype::Float32))
+            }
+        };
+        Ok(constant(float, int, dtype))
     }
+}
+
+/// Number of constants that a thread keeps.
+const N_CONSTANTS: usize = 32;
+
+/// The bits of both forms of a number, and the array's dtype.
+type ConstantKey = (u64, i64, Dtype);
+
+thread_local! {
+    /// The 0-d arrays of the numbers that were used last, each in the place that its bits give:
+    /// a model's numbers are few, and making such an array costs more than the op beside it.
+    static CONSTANTS: RefCell<[Option<(ConstantKey, Array)>; N_CONSTANTS]> =
+        const { RefCell::new([const { None }; N_CONSTANTS]) };
+}
+
+/// Makes a 0-d array, or takes the one made before: arrays do not change.
+fn constant(float: f64, int: i64, dtype: Dtype) -> Array {
+    let key = (float.to_bits(), int, dtype);
+    let mixed = (key.0 ^ (int as u64) ^ dtype as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let place = (mixed >> 59) as usize % N_CONSTANTS;
+    let kept = CONSTANTS.try_with(|constants| {
+        let slot = &mut constants.borrow_mut()[place];
+        match slot {
+            Some((found, array)) if *found == key => array.clone(),
+            _ => slot.insert((key, cast(float, int, dtype))).1.clone(),
+        }
+    });
+    // Only a thread that is ending has no table.
+    kept.unwrap_or_else(|_| cast(float, int, dtype))
 }
 
 /// Tells whether Python's MLX takes the integer beside this dtype.
@@ -89,48 +115,80 @@ fn cast(float: f64, int: i64, dtype: Dtype) -> Array {
 }
 
 /// What an elementwise op takes: an array, a result of one, or a weak number.
-pub trait Operand {
+pub trait Operand: Sized {
+    /// The operand while an op runs: an array, or the borrow of one.
+    #[doc(hidden)]
+    type Held: Held;
+
     /// Returns the dtype of an array, `None` for a number.
     #[doc(hidden)]
     fn known_dtype(&self) -> Option<Dtype>;
 
+    /// Turns the operand into an array beside one of dtype `beside`; a borrowed array stays so.
+    #[doc(hidden)]
+    fn hold(self, beside: Option<Dtype>) -> Result<Self::Held>;
+
     /// Turns the operand into an array beside one of dtype `beside`.
     #[doc(hidden)]
-    fn into_array(self, beside: Option<Dtype>) -> Result<Array>;
+    fn into_array(self, beside: Option<Dtype>) -> Result<Array> {
+        self.hold(beside).map(Held::into_owned)
+    }
 }
 
-impl Operand for &Array {
+/// An array or the borrow of one.
+#[doc(hidden)]
+pub trait Held: Borrow<Array> {
+    fn into_owned(self) -> Array;
+}
+
+impl Held for Array {
+    fn into_owned(self) -> Array {
+        self
+    }
+}
+
+impl Held for &Array {
+    fn into_owned(self) -> Array {
+        self.clone()
+    }
+}
+
+impl<'a> Operand for &'a Array {
+    type Held = &'a Array;
     fn known_dtype(&self) -> Option<Dtype> {
         Some(self.dtype())
     }
-    fn into_array(self, _: Option<Dtype>) -> Result<Array> {
-        Ok(self.clone())
+    fn hold(self, _: Option<Dtype>) -> Result<&'a Array> {
+        Ok(self)
     }
 }
 
 impl Operand for Array {
+    type Held = Array;
     fn known_dtype(&self) -> Option<Dtype> {
         Some(self.dtype())
     }
-    fn into_array(self, _: Option<Dtype>) -> Result<Array> {
+    fn hold(self, _: Option<Dtype>) -> Result<Array> {
         Ok(self)
     }
 }
 
 impl Operand for Result<Array> {
+    type Held = Array;
     fn known_dtype(&self) -> Option<Dtype> {
         self.as_ref().ok().map(Array::dtype)
     }
-    fn into_array(self, _: Option<Dtype>) -> Result<Array> {
+    fn hold(self, _: Option<Dtype>) -> Result<Array> {
         self
     }
 }
 
 impl Operand for Scalar {
+    type Held = Array;
     fn known_dtype(&self) -> Option<Dtype> {
         None
     }
-    fn into_array(self, beside: Option<Dtype>) -> Result<Array> {
+    fn hold(self, beside: Option<Dtype>) -> Result<Array> {
         self.to_array(beside)
     }
 }
@@ -138,10 +196,11 @@ impl Operand for Scalar {
 macro_rules! number {
     ($($t:ty => |$x:ident| $scalar:expr),* $(,)?) => {
         $(impl Operand for $t {
+            type Held = Array;
             fn known_dtype(&self) -> Option<Dtype> {
                 None
             }
-            fn into_array(self, beside: Option<Dtype>) -> Result<Array> {
+            fn hold(self, beside: Option<Dtype>) -> Result<Array> {
                 let $x = self;
                 $scalar.to_array(beside)
             }
@@ -163,10 +222,16 @@ number! {
     f64 => |x| Scalar::Float(x),
 }
 
-/// Turns two operands into arrays, each number beside the other's dtype.
-pub(crate) fn pair(a: impl Operand, b: impl Operand) -> Result<(Array, Array)> {
+/// Turns two operands into arrays, each number beside the other's dtype, and calls `f` with them;
+/// a borrowed array gets no second handle.
+pub(crate) fn with_pair<A: Operand, B: Operand, T>(
+    a: A,
+    b: B,
+    f: impl FnOnce(&Array, &Array) -> Result<T>,
+) -> Result<T> {
     let (dtype_a, dtype_b) = (a.known_dtype(), b.known_dtype());
-    Ok((a.into_array(dtype_b)?, b.into_array(dtype_a)?))
+    let (a, b) = (a.hold(dtype_b)?, b.hold(dtype_a)?);
+    f(a.borrow(), b.borrow())
 }
 
 macro_rules! operator {

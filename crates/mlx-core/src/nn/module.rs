@@ -84,12 +84,13 @@ impl fmt::Debug for Param {
     }
 }
 
-impl Operand for &Param {
+impl<'a> Operand for &'a Param {
+    type Held = &'a Array;
     fn known_dtype(&self) -> Option<Dtype> {
         Some(self.dtype())
     }
-    fn into_array(self, _: Option<Dtype>) -> Result<Array> {
-        Ok(self.array.clone())
+    fn hold(self, _: Option<Dtype>) -> Result<&'a Array> {
+        Ok(&self.array)
     }
 }
 

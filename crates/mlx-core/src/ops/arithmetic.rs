@@ -63,13 +63,13 @@ binary_functions! {
 /// # Errors
 /// When the shapes do not broadcast or the dtype does not allow it.
 pub fn floor_divide(a: impl Operand, b: impl Operand) -> Result<Array> {
-    let (a, b) = crate::array::pair(a, b)?;
-    let Some(divisor) = Divisor::of(&a, &b)? else {
-        let (a, b) = (&a, &b);
-        return array_op!(mlx_floor_divide, a, b);
-    };
-    let (a, safe) = (&a, &divisor.safe);
-    divisor.quotient(a, array_op!(mlx_floor_divide, a, safe)?)
+    crate::array::with_pair(a, b, |a, b| {
+        let Some(divisor) = Divisor::of(a, b)? else {
+            return array_op!(mlx_floor_divide, a, b);
+        };
+        let safe = &divisor.safe;
+        divisor.quotient(a, array_op!(mlx_floor_divide, a, safe)?)
+    })
 }
 
 /// Returns the remainder with the sign of the divisor, as Python does; for integers, zero where
@@ -78,13 +78,13 @@ pub fn floor_divide(a: impl Operand, b: impl Operand) -> Result<Array> {
 /// # Errors
 /// When the shapes do not broadcast or the dtype does not allow it.
 pub fn remainder(a: impl Operand, b: impl Operand) -> Result<Array> {
-    let (a, b) = crate::array::pair(a, b)?;
-    let Some(divisor) = Divisor::of(&a, &b)? else {
-        let (a, b) = (&a, &b);
-        return array_op!(mlx_remainder, a, b);
-    };
-    let (a, safe) = (&a, &divisor.safe);
-    divisor.remainder(array_op!(mlx_remainder, a, safe)?)
+    crate::array::with_pair(a, b, |a, b| {
+        let Some(divisor) = Divisor::of(a, b)? else {
+            return array_op!(mlx_remainder, a, b);
+        };
+        let safe = &divisor.safe;
+        divisor.remainder(array_op!(mlx_remainder, a, safe)?)
+    })
 }
 
 /// Returns [`floor_divide`] and [`remainder`] at once.
@@ -92,17 +92,18 @@ pub fn remainder(a: impl Operand, b: impl Operand) -> Result<Array> {
 /// # Errors
 /// When the shapes do not broadcast or the dtype does not allow it.
 pub fn divmod(a: impl Operand, b: impl Operand) -> Result<(Array, Array)> {
-    let (a, b) = crate::array::pair(a, b)?;
-    let divisor = Divisor::of(&a, &b)?;
-    let (a, b) = (&a, divisor.as_ref().map_or(&b, |divisor| &divisor.safe));
-    let mut both = vec_op!(mlx_divmod, a, b)?.into_iter();
-    match (both.next(), both.next(), divisor) {
-        (Some(quotient), Some(remainder), None) => Ok((quotient, remainder)),
-        (Some(quotient), Some(remainder), Some(divisor)) => {
-            Ok((divisor.quotient(a, quotient)?, divisor.remainder(remainder)?))
+    crate::array::with_pair(a, b, |a, b| {
+        let divisor = Divisor::of(a, b)?;
+        let b = divisor.as_ref().map_or(b, |divisor| &divisor.safe);
+        let mut both = vec_op!(mlx_divmod, a, b)?.into_iter();
+        match (both.next(), both.next(), divisor) {
+            (Some(quotient), Some(remainder), None) => Ok((quotient, remainder)),
+            (Some(quotient), Some(remainder), Some(divisor)) => {
+                Ok((divisor.quotient(a, quotient)?, divisor.remainder(remainder)?))
+            }
+            _ => Err(super::missing_output("divmod")),
         }
-        _ => Err(super::missing_output("divmod")),
-    }
+    })
 }
 
 /// An integer divisor without the values at which the processor traps: zero, and -1, by which the

@@ -83,9 +83,7 @@ impl Array {
 /// # Errors
 /// When the shapes do not broadcast.
 pub fn where_(condition: &Array, x: impl Operand, y: impl Operand) -> Result<Array> {
-    let (x, y) = crate::array::pair(x, y)?;
-    let (x, y) = (&x, &y);
-    array_op!(mlx_where, condition, x, y)
+    crate::array::with_pair(x, y, |x, y| array_op!(mlx_where, condition, x, y))
 }
 
 impl Array {

@@ -56,9 +56,7 @@ macro_rules! binary_functions {
                 a: impl $crate::Operand,
                 b: impl $crate::Operand,
             ) -> $crate::Result<$crate::Array> {
-                let (a, b) = $crate::array::pair(a, b)?;
-                let (a, b) = (&a, &b);
-                $crate::ffi::array_op!($f, a, b)
+                $crate::array::with_pair(a, b, |a, b| $crate::ffi::array_op!($f, a, b))
             }
         )*
 

@@ -95,6 +95,7 @@ impl Arg {
 }
 
 impl Operand for &Arg {
+    type Held = Array;
     fn known_dtype(&self) -> Option<Dtype> {
         match self {
             Arg::Array(array) => array.known_dtype(),
@@ -102,7 +103,7 @@ impl Operand for &Arg {
         }
     }
 
-    fn into_array(self, beside: Option<Dtype>) -> Result<Array> {
+    fn hold(self, beside: Option<Dtype>) -> Result<Array> {
         match self {
             Arg::Array(array) => Ok(array.clone()),
             Arg::Scalar(scalar) => scalar.into_array(beside),
