@@ -47,11 +47,13 @@ pub fn reset_peak() -> Result<()> {
     ffi::c_call!(mlx_reset_peak_memory)
 }
 
-/// Gives the memory kept for reuse back to the system.
+/// Gives the memory kept for reuse back to the system, and what this thread keeps of numbers that
+/// stood beside arrays.
 ///
 /// # Errors
 /// When MLX fails.
 pub fn clear_cache() -> Result<()> {
+    crate::array::clear_constants();
     ffi::c_call!(mlx_clear_cache)
 }
 

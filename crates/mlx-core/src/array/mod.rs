@@ -12,8 +12,8 @@ use mlx_sys as sys;
 
 pub use element::{Complex32, Element};
 pub use file::{load_safetensors, save_safetensors};
-pub(crate) use operators::with_pair;
 pub use operators::{Operand, Scalar};
+pub(crate) use operators::{clear_constants, with_pair};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};

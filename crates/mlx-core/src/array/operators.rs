@@ -66,6 +66,12 @@ thread_local! {
         const { RefCell::new([const { None }; N_CONSTANTS]) };
 }
 
+/// Gives up the arrays of numbers that this thread keeps.
+pub(crate) fn clear_constants() {
+    // Dropped outside of the borrow; a thread that is ending has dropped them already.
+    let _ = CONSTANTS.try_with(|constants| constants.replace([const { None }; N_CONSTANTS]));
+}
+
 /// Makes a 0-d array, or takes the one made before: arrays do not change.
 fn constant(float: f64, int: i64, dtype: Dtype) -> Array {
     let key = (float.to_bits(), int, dtype);

@@ -173,7 +173,7 @@ fn memory_is_counted() {
         let start = memory::active().unwrap();
         memory::reset_peak().unwrap();
         let x = ops::ones(&[MEGABYTE as i32], Dtype::Float32).unwrap();
-        let y = (&x + 1.0).unwrap();
+        let y = (&x + &x).unwrap();
         assert!(memory::active().unwrap() < start + MEGABYTE, "nothing is computed yet");
         eval([&x, &y]).unwrap();
         assert!(memory::active().unwrap() >= start + 4 * MEGABYTE);
@@ -195,6 +195,12 @@ fn memory_is_counted() {
         assert_eq!(memory::cache().unwrap(), 0);
         assert_eq!(memory::set_cache_limit(limit).unwrap(), 0);
         memory::set_wired_limit(0).unwrap();
+
+        // A thread keeps the arrays of numbers until it is told not to.
+        drop(Array::from(2.0f32) * 3.0);
+        assert!(memory::active().unwrap() > start);
+        memory::clear_cache().unwrap();
+        assert_eq!(memory::active().unwrap(), start);
     });
 }
 
