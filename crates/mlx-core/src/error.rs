@@ -17,7 +17,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Error(Box<Repr>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("{message}{}", Cause(source.as_deref()))]
+#[error("{message}{}", Cause(message, source.as_deref()))]
 struct Repr {
     kind: ErrorKind,
     message: String,
@@ -47,8 +47,10 @@ pub enum ErrorKind {
     Unsupported,
     /// MLX failed while evaluating.
     Runtime,
-    /// Caller-supplied code panicked inside a callback.
+    /// Code panicked where the panic could not go on to the caller, as on a stream's thread.
     Panic,
+    /// An error of the caller's own, see [`Error::other`].
+    Other,
 }
 
 impl Error {
@@ -76,6 +78,24 @@ impl Error {
         }))
     }
 
+    /// Carries an error of the caller's own, for functions that this crate calls back.
+    ///
+    /// ```
+    /// use mlx_core::{Error, ErrorKind};
+    ///
+    /// let error = Error::other("17x".parse::<i32>().unwrap_err());
+    /// assert_eq!(error.kind(), ErrorKind::Other);
+    /// assert!(error.downcast_ref::<std::num::ParseIntError>().is_some());
+    /// ```
+    pub fn other(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Error(Box::new(Repr {
+            kind: ErrorKind::Other,
+            message: String::new(),
+            weights: None,
+            source: Some(Box::new(source)),
+        }))
+    }
+
     pub(crate) fn weights_report(report: WeightsReport) -> Self {
         Error(Box::new(Repr {
             kind: ErrorKind::Weights,
@@ -88,7 +108,10 @@ impl Error {
     /// Puts `what` and a colon before the text.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
-        self.0.message = format!("{what}: {}", self.0.message);
+        self.0.message = match self.0.message.as_str() {
+            "" => what.to_string(),
+            message => format!("{what}: {message}"),
+        };
         self
     }
 
@@ -97,18 +120,24 @@ impl Error {
         self.0.kind
     }
 
+    /// Returns the error behind, such as the one given to [`Error::other`], if it is an `E`.
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+
     /// Returns the full list behind an error of kind [`ErrorKind::Weights`].
     pub fn weights(&self) -> Option<&WeightsReport> {
         self.0.weights.as_ref()
     }
 }
 
-/// Prints a colon and the error behind, where there is one.
-struct Cause<'a>(Option<&'a (dyn std::error::Error + Send + Sync)>);
+/// Prints the error behind, where there is one, and a colon if a message precedes it.
+struct Cause<'a>(&'a str, Option<&'a (dyn std::error::Error + Send + Sync)>);
 
 impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match self.1 {
+            Some(source) if self.0.is_empty() => write!(f, "{source}"),
             Some(source) => write!(f, ": {source}"),
             None => Ok(()),
         }

@@ -6,10 +6,14 @@ use std::ptr;
 
 use mlx_sys as sys;
 
+use super::closure::release;
 use super::{ArrayFn, ArrayVec, Closure, IntoC, check};
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::Result;
+
+/// How the error of a kernel that panicked ends; it runs where nobody could catch the panic.
+pub(super) const PANICKED: &str = "kernel panicked";
 
 /// One array as a CPU kernel sees it: row contiguous, its bytes and its shape.
 pub(crate) struct HostInput<'a> {
@@ -61,7 +65,7 @@ pub(crate) fn host_op<K: HostKernel>(
     let mut result = ArrayVec::empty();
     let payload = Box::into_raw(Box::new(kernel)).cast();
     // SAFETY: handles are live, slices outlive the call, and `run_kernel::<K>` and
-    // `drop_kernel::<K>` fit the payload, which the shim releases in every case.
+    // `release::<K>` fit the payload, which the shim releases in every case.
     let status = unsafe {
         sys::mlx_shim_host_op(
             result.as_mut(),
@@ -71,7 +75,7 @@ pub(crate) fn host_op<K: HostKernel>(
             specs.len(),
             Some(run_kernel::<K>),
             payload,
-            Some(drop_kernel::<K>),
+            Some(release::<K>),
             params.as_ptr(),
             params.len(),
             fallback.into_c(),
@@ -80,11 +84,6 @@ pub(crate) fn host_op<K: HostKernel>(
     };
     check(status, "mlx_shim_host_op")?;
     result.into_arrays()
-}
-
-unsafe extern "C" fn drop_kernel<K: HostKernel>(payload: *mut c_void) {
-    // SAFETY: the payload is the box that `host_op` leaked, handed back exactly once.
-    drop(unsafe { Box::from_raw(payload.cast::<K>()) });
 }
 
 unsafe extern "C" fn run_kernel<K: HostKernel>(
@@ -128,7 +127,7 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
     let text = match catch_unwind(AssertUnwindSafe(|| kernel.run(&inputs, &mut outputs))) {
         Ok(Ok(())) => return 0,
         Ok(Err(text)) => text,
-        Err(_) => "kernel panicked".to_owned(),
+        Err(_) => PANICKED.to_owned(),
     };
     let len = text.len().min(error_len.saturating_sub(1));
     // SAFETY: `error` is valid for `error_len` bytes and was zeroed, so the text stays terminated.

@@ -121,33 +121,34 @@ pub(crate) fn check(status: i32, function: &str) -> Result<()> {
 
 /// Owns `raw` on success; on failure frees whatever is there.
 pub(crate) fn finish_array(raw: sys::mlx_array, status: i32, function: &str) -> Result<Array> {
-    match check(status, function) {
-        Ok(()) if !raw.ctx.is_null() => Array::from_raw(raw).checked(op_name(function)),
-        Ok(()) => Err(Error::new(ErrorKind::Runtime, format!("{function}: no result"))),
-        Err(e) => {
-            if !raw.ctx.is_null() {
-                drop(Array::from_raw(raw));
-            }
-            Err(e)
-        }
+    let array = (!raw.ctx.is_null()).then(|| Array::from_raw(raw));
+    check(status, function)?;
+    match array {
+        Some(array) => array.checked(op_name(function)),
+        None => Err(Error::new(ErrorKind::Runtime, format!("{function}: no result"))),
     }
 }
 
+/// Returns this thread's last error; if it was a callback's panic, that goes on instead.
 fn last_error(function: &str) -> Error {
-    if let Some(error) = closure::take_pending() {
-        return error;
-    }
     let (mut text, mut len) = (ptr::null(), 0);
     // SAFETY: both pointers are valid for writes; the text lives until this thread's next error.
     let (kind, text) = unsafe {
         let kind = sys::mlx_shim_take_error(&mut text, &mut len);
-        (kind, String::from_utf8_lossy(std::slice::from_raw_parts(text.cast::<u8>(), len)))
+        // Without a kind the text is an earlier error's.
+        let len = if kind < 0 { 0 } else { len };
+        let text = std::slice::from_raw_parts(text.cast::<u8>(), len);
+        (kind, String::from_utf8_lossy(text).into_owned())
     };
+    if let Some(error) = closure::resume(&text) {
+        return error;
+    }
     let kind = match kind {
         1 => ErrorKind::InvalidArgument,
         2 => ErrorKind::OutOfRange,
         3 => ErrorKind::OutOfMemory,
         4 => ErrorKind::Io,
+        _ if text.ends_with(host::PANICKED) => ErrorKind::Panic,
         _ => ErrorKind::Runtime,
     };
     Error::new(kind, message(function, &text))

@@ -10,3 +10,4 @@ mod ops;
 mod quantized;
 mod runtime;
 mod safetensors;
+mod transforms;

@@ -336,17 +336,6 @@ fn an_error_of_a_callback_comes_back_as_it_was() {
 }
 
 #[test]
-fn a_panic_of_a_callback_comes_back_as_an_error() {
-    let x = floats(&[1.0]);
-    let panicking = compile(|_| panic!("at {}", 7), false).unwrap();
-    let error = panicking.call(std::slice::from_ref(&x)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Panic);
-    assert_eq!(error.to_string(), "callback panicked: at 7");
-    let panicking = vmap(|_| std::panic::panic_any(7), &[0], &[0]).unwrap();
-    assert_eq!(panicking.call(&[x]).unwrap_err().kind(), ErrorKind::Panic);
-}
-
-#[test]
 fn compile_traces_once_for_what_it_must() {
     for (shapeless, traces) in [(false, 3), (true, 2)] {
         let count = Rc::new(Cell::new(0));
