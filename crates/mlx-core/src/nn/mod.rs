@@ -12,6 +12,7 @@ mod linear;
 mod module;
 mod norm;
 mod rope;
+mod train;
 
 pub use activation::{gelu, gelu_approx, relu, silu};
 pub use attention::attention;
@@ -20,3 +21,4 @@ pub use linear::{Linear, WeightMatrix};
 pub use module::{Leaf, LeafMut, Module, Param, Parameters, Training, Visitor, VisitorMut};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::Rope;
+pub use train::{value_and_grad, value_and_grad_with};

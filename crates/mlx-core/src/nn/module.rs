@@ -39,6 +39,11 @@ impl Param {
         self.is_frozen = is_frozen;
     }
 
+    /// Puts an array in place of this one, unchecked.
+    pub(super) fn replace(&mut self, array: Array) {
+        self.array = array;
+    }
+
     /// Puts another array in place of this one.
     ///
     /// # Errors
@@ -404,10 +409,15 @@ pub trait Module {
 
     /// Returns the parameters that gradients change, by path.
     fn trainable_parameters(&self) -> Parameters {
-        let mut parameters = Parameters::default();
+        self.trainable_parameters_in_order().into_iter().collect()
+    }
+
+    /// Returns the parameters that gradients change, in the order of the walk.
+    fn trainable_parameters_in_order(&self) -> Vec<(String, Array)> {
+        let mut parameters = Vec::new();
         self.for_each(&mut |path, leaf| {
             if let Some(param) = trainable(leaf) {
-                parameters.insert(path.to_owned(), param.array.clone());
+                parameters.push((path.to_owned(), param.array.clone()));
             }
         });
         parameters

@@ -168,3 +168,32 @@ fn the_mode_reaches_every_layer() -> Result<()> {
     assert!(model.blocks.iter().all(|block| block.training == Training(false)));
     Ok(())
 }
+
+#[test]
+fn gradients_are_by_path_and_the_model_stays() -> Result<()> {
+    let mut model = model()?;
+    model.freeze(&|path| path.ends_with("bias"));
+    let before: Vec<usize> = model.parameters().values().map(Array::id).collect();
+    let x = ops::ones(&[3, 64], Dtype::Float32)?;
+    let loss = |model: &Model| model.head.forward(&x)?.sum(.., false);
+    let (value, gradients) = crate::nn::value_and_grad(&mut model, loss)?;
+    assert_eq!(value.ndim(), 0);
+    assert_eq!(names(&gradients), names(&model.trainable_parameters()));
+    assert_eq!(gradients["lm_head.weight"].to_vec::<f32>()?, [3.0; 640]);
+    assert_eq!(gradients["model.layers.0.norm.weight"].to_vec::<f32>()?, [0.0; 64]);
+    // Its own arrays are back: after success, an error, a loss that is no scalar, and a panic.
+    let fails = |_: &Model| Err(Error::new(ErrorKind::Runtime, "no"));
+    assert_eq!(crate::nn::value_and_grad(&mut model, fails).expect_err("fails").to_string(), "no");
+    let vector = |model: &Model| model.head.forward(&x);
+    assert!(crate::nn::value_and_grad(&mut model, vector).is_err());
+    let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = crate::nn::value_and_grad(&mut model, |_| panic!("oh"));
+    }));
+    assert!(panics.is_err());
+    let after: Vec<usize> = model.parameters().values().map(Array::id).collect();
+    assert_eq!(after, before);
+    model.freeze(&|_| true);
+    let error = crate::nn::value_and_grad(&mut model, loss).expect_err("nothing to train");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    Ok(())
+}
