@@ -29,6 +29,7 @@ mod kernels;
 pub mod memory;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 pub mod quantization;
 pub mod random;
 mod stream;

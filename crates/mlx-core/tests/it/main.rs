@@ -7,6 +7,7 @@ mod fuzz;
 mod hostile;
 mod index;
 mod ops;
+mod optim;
 mod quantized;
 mod runtime;
 mod safetensors;

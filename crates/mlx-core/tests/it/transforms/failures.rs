@@ -15,7 +15,7 @@ type Transform = fn(Box<dyn Fn(&[Array]) -> Result<Vec<Array>>>, &Array) -> Resu
 
 /// Every transform of one function of one array.
 const TRANSFORMS: [(&str, Transform); 6] = [
-    ("vjp", |f, x| Ok(vjp(f, &[x.clone()], &[x.clone()])?.1)),
+    ("vjp", |f, x| Ok(vjp(f, std::slice::from_ref(x), std::slice::from_ref(x))?.1)),
     ("jvp", |f, x| Ok(jvp(f, &[x.clone()], &[x.clone()])?.1)),
     ("grad", |f, x| {
         grad(move |x| Ok(vec![f(x)?.remove(0).sum(.., false)?]), 0)?.call(&[x.clone()])
