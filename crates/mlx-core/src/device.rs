@@ -1,11 +1,24 @@
-//! Devices.
+//! Devices, what they tell about themselves, and the version of the library behind them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::ffi;
 
 /// A kind of device.
+///
+/// ```
+/// use mlx_core::Device;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// assert!(Device::Cpu.is_available());
+/// let info = Device::Cpu.info()?;
+/// println!("{}", info["architecture"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The processor; always there.
@@ -28,6 +41,30 @@ impl Device {
     pub fn default_device() -> Device {
         if Device::Gpu.is_available() { Device::Gpu } else { Device::Cpu }
     }
+
+    /// Returns how many devices of this kind there are; MLX runs on the first.
+    ///
+    /// # Errors
+    /// When MLX cannot tell.
+    pub fn count(self) -> Result<usize> {
+        ffi::device::count(self == Device::Gpu)
+    }
+
+    /// Returns what MLX tells about the device.
+    ///
+    /// Every device has `device_name` and `architecture`. Metal and CUDA have more, such as
+    /// `memory_size`, `max_buffer_length` and `max_recommended_working_set_size`, or
+    /// `total_memory` and `compute_capability_major`.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn info(self) -> Result<BTreeMap<String, DeviceValue>> {
+        if !self.is_available() {
+            let text = format!("device info: no {self} device in this build of MLX");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        Ok(ffi::device::info(self == Device::Gpu)?.into_iter().collect())
+    }
 }
 
 impl fmt::Display for Device {
@@ -37,4 +74,32 @@ impl fmt::Display for Device {
             Device::Gpu => "gpu",
         })
     }
+}
+
+/// A value of [`Device::info`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceValue {
+    /// A name.
+    Text(String),
+    /// A number of bytes or of anything else.
+    Size(usize),
+}
+
+impl fmt::Display for DeviceValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceValue::Text(text) => f.write_str(text),
+            DeviceValue::Size(size) => write!(f, "{size}"),
+        }
+    }
+}
+
+/// Returns the version of MLX that this program runs with.
+///
+/// [`MLX_VERSION`](crate::MLX_VERSION) is the one that the crate is built for.
+///
+/// # Errors
+/// When memory runs out.
+pub fn mlx_version() -> Result<String> {
+    ffi::device::text(mlx_sys::mlx_version, "mlx_version")
 }

@@ -20,13 +20,18 @@
 //! helper of `io/`.
 
 mod array;
+pub mod cuda;
 mod device;
 mod dtype;
 mod error;
+pub mod fast;
 mod ffi;
+pub mod fft;
 pub mod io;
 mod kernels;
+pub mod linalg;
 pub mod memory;
+pub mod metal;
 pub mod nn;
 pub mod ops;
 pub mod optim;
@@ -36,12 +41,10 @@ mod stream;
 pub mod transforms;
 mod weights;
 
-pub mod fast;
-
 pub use array::index::{Ellipsis, Index, IndexItem, NewAxis, Slice};
 pub use array::{Array, Axes, Complex32, Element, Operand, Scalar};
 pub use array::{load_safetensors, save_safetensors};
-pub use device::Device;
+pub use device::{Device, DeviceValue, mlx_version};
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use quantization::{QuantMode, Quantization, QuantizationConfig};

@@ -1,16 +1,139 @@
 //! Random numbers from explicit keys, or from this thread's key sequence.
+//!
+//! A key is an array of two `uint32`, and every draw is a pure function of one: the same key gives
+//! the same numbers as Python MLX. Where no key is given, the next of this thread's sequence is
+//! taken, which [`seed`] starts, and whose [`state`] can be saved and set again.
+//!
+//! ```
+//! use mlx_core::{Dtype, random};
+//!
+//! # fn main() -> mlx_core::Result<()> {
+//! random::seed(7)?;
+//! let state = random::state()?;
+//! let first = random::uniform(0.0, 1.0, &[3], Dtype::Float32, None)?;
+//! random::set_state(&state)?;
+//! let again = random::uniform(0.0, 1.0, &[3], Dtype::Float32, None)?;
+//! assert_eq!(first.to_vec::<f32>()?, again.to_vec::<f32>()?);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::cell::RefCell;
 
 use crate::array::{Array, Operand};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ffi::{self, array_op, c_call};
+use crate::ffi::{self, array_op, c_call, pair_op};
+use crate::linalg;
+
+/// Keys, one after the other, that one key determines.
+///
+/// ```
+/// use mlx_core::random::KeySequence;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let mut keys = KeySequence::new(0)?;
+/// let (a, b) = (keys.next_key()?, keys.next_key()?);
+/// assert_ne!(a.to_vec::<u32>()?, b.to_vec::<u32>()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct KeySequence {
+    state: Array,
+}
+
+impl KeySequence {
+    /// Starts the sequence of a seed.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn new(seed: u64) -> Result<KeySequence> {
+        Ok(KeySequence { state: key(seed)? })
+    }
+
+    /// Goes on with a sequence where [`KeySequence::state`] was taken.
+    ///
+    /// # Errors
+    /// When `state` is not a key.
+    pub fn from_state(state: &Array) -> Result<KeySequence> {
+        if state.dtype() != Dtype::Uint32 || state.shape() != [2] {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("random state: expected two of uint32, got {state:?}"),
+            ));
+        }
+        Ok(KeySequence { state: state.clone() })
+    }
+
+    /// Returns the key that determines those to come.
+    pub fn state(&self) -> &Array {
+        &self.state
+    }
+
+    /// Takes the next key.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn next_key(&mut self) -> Result<Array> {
+        let state = &self.state;
+        let (state, key) = pair_op!(mlx_random_split, state)?;
+        self.state = state;
+        Ok(key)
+    }
+}
+
+thread_local! {
+    static DEFAULT: RefCell<Option<KeySequence>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` on this thread's sequence, which an unforeseeable key starts where no [`seed`] did.
+fn with_default<R>(f: impl FnOnce(&mut KeySequence) -> Result<R>) -> Result<R> {
+    DEFAULT
+        .try_with(|default| {
+            let mut default = default.borrow_mut();
+            match &mut *default {
+                Some(keys) => f(keys),
+                None => {
+                    let state = ffi::random_next_key()?;
+                    f(default.insert(KeySequence { state }))
+                }
+            }
+        })
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Runtime, "random: this thread is ending")))
+}
 
 /// Starts this thread's key sequence anew.
 ///
 /// # Errors
-/// When MLX fails.
+/// When memory runs out.
 pub fn seed(seed: u64) -> Result<()> {
-    c_call!(mlx_random_seed, seed)
+    let keys = KeySequence::new(seed)?;
+    with_default(|default| {
+        *default = keys;
+        Ok(())
+    })
+}
+
+/// Returns the key that determines what this thread's sequence gives from here on; saved and set
+/// again, it continues a run as if there had been no break.
+///
+/// # Errors
+/// When memory runs out.
+pub fn state() -> Result<Array> {
+    with_default(|keys| Ok(keys.state.clone()))
+}
+
+/// Lets this thread's sequence go on where [`state`] was taken.
+///
+/// # Errors
+/// When `state` is not a key.
+pub fn set_state(state: &Array) -> Result<()> {
+    let keys = KeySequence::from_state(state)?;
+    with_default(|default| {
+        *default = keys;
+        Ok(())
+    })
 }
 
 /// Makes a key.
@@ -28,7 +151,12 @@ pub fn key(seed: u64) -> Result<Array> {
 /// # Errors
 /// When memory runs out.
 pub fn next_key() -> Result<Array> {
-    ffi::random_next_key()
+    with_default(KeySequence::next_key)
+}
+
+/// The key that was given, or the next one.
+fn key_or_next(key: Option<&Array>) -> Result<Array> {
+    key.map_or_else(next_key, |key| Ok(key.clone()))
 }
 
 /// Makes `num` keys from one.
@@ -47,6 +175,7 @@ pub fn split(key: &Array, num: i32) -> Result<Array> {
 /// # Errors
 /// When the width is not 1, 2 or 4.
 pub fn bits(shape: &[i32], width: i32, key: Option<&Array>) -> Result<Array> {
+    let key = &key_or_next(key)?;
     array_op!(mlx_random_bits, [shape], width, key)
 }
 
@@ -61,7 +190,8 @@ pub fn uniform(
     dtype: Dtype,
     key: Option<&Array>,
 ) -> Result<Array> {
-    let (low, high) = (&low.into_array(Some(dtype))?, &high.into_array(Some(dtype))?);
+    let key = &key_or_next(key)?;
+    let (low, high) = (&low.into_array(None)?, &high.into_array(None)?);
     array_op!(mlx_random_uniform, low, high, [shape], dtype, key)
 }
 
@@ -76,8 +206,30 @@ pub fn normal(
     scale: impl Operand,
     key: Option<&Array>,
 ) -> Result<Array> {
+    let key = &key_or_next(key)?;
     let (loc, scale) = (&loc.into_array(Some(dtype))?, &scale.into_array(Some(dtype))?);
     array_op!(mlx_random_normal_broadcast, [shape], dtype, loc, scale, key)
+}
+
+/// Returns vectors of a multivariate normal distribution, as float32, from a singular value
+/// decomposition of the covariance; bound to the CPU, as that is.
+///
+/// # Shape
+/// `mean: […, N]`, `cov: […, N, N] → shape + [N]`, where the leading axes broadcast to `shape`.
+///
+/// # Errors
+/// When the device is not the CPU or the shapes do not fit; when evaluated, also when `cov` has
+/// NaN or infinity.
+pub fn multivariate_normal(
+    mean: &Array,
+    cov: &Array,
+    shape: &[i32],
+    key: Option<&Array>,
+) -> Result<Array> {
+    let key = &key_or_next(key)?;
+    let cov = &linalg::iterated("multivariate_normal", cov)?;
+    let dtype = Dtype::Float32;
+    array_op!(mlx_random_multivariate_normal, mean, cov, [shape], dtype, key)
 }
 
 /// Returns normally distributed numbers cut off outside `lower..upper`.
@@ -91,7 +243,8 @@ pub fn truncated_normal(
     dtype: Dtype,
     key: Option<&Array>,
 ) -> Result<Array> {
-    let (lower, upper) = (&lower.into_array(Some(dtype))?, &upper.into_array(Some(dtype))?);
+    let key = &key_or_next(key)?;
+    let (lower, upper) = (&lower.into_array(None)?, &upper.into_array(None)?);
     array_op!(mlx_random_truncated_normal, lower, upper, [shape], dtype, key)
 }
 
@@ -106,7 +259,8 @@ pub fn randint(
     dtype: Dtype,
     key: Option<&Array>,
 ) -> Result<Array> {
-    let (low, high) = (&low.into_array(Some(dtype))?, &high.into_array(Some(dtype))?);
+    let key = &key_or_next(key)?;
+    let (low, high) = (&low.into_array(None)?, &high.into_array(None)?);
     array_op!(mlx_random_randint, low, high, [shape], dtype, key)
 }
 
@@ -115,6 +269,7 @@ pub fn randint(
 /// # Errors
 /// When `p` does not broadcast to the shape.
 pub fn bernoulli(p: impl Operand, shape: &[i32], key: Option<&Array>) -> Result<Array> {
+    let key = &key_or_next(key)?;
     let p = &p.into_array(Some(Dtype::Float32))?;
     array_op!(mlx_random_bernoulli, p, [shape], key)
 }
@@ -124,6 +279,7 @@ pub fn bernoulli(p: impl Operand, shape: &[i32], key: Option<&Array>) -> Result<
 /// # Errors
 /// When the dtype is not floating.
 pub fn gumbel(shape: &[i32], dtype: Dtype, key: Option<&Array>) -> Result<Array> {
+    let key = &key_or_next(key)?;
     array_op!(mlx_random_gumbel, [shape], dtype, key)
 }
 
@@ -138,6 +294,7 @@ pub fn laplace(
     scale: f32,
     key: Option<&Array>,
 ) -> Result<Array> {
+    let key = &key_or_next(key)?;
     array_op!(mlx_random_laplace, [shape], dtype, loc, scale, key)
 }
 
@@ -149,6 +306,7 @@ pub fn laplace(
 /// # Errors
 /// When there is no such axis.
 pub fn categorical(logits: &Array, axis: i32, key: Option<&Array>) -> Result<Array> {
+    let key = &key_or_next(key)?;
     array_op!(mlx_random_categorical, logits, axis, key)
 }
 
@@ -162,6 +320,7 @@ pub fn categorical_num_samples(
     num_samples: i32,
     key: Option<&Array>,
 ) -> Result<Array> {
+    let key = &key_or_next(key)?;
     array_op!(mlx_random_categorical_num_samples, logits, axis, num_samples, key)
 }
 
@@ -175,6 +334,7 @@ pub fn categorical_shape(
     shape: &[i32],
     key: Option<&Array>,
 ) -> Result<Array> {
+    let key = &key_or_next(key)?;
     array_op!(mlx_random_categorical_shape, logits, axis, [shape], key)
 }
 
@@ -183,6 +343,7 @@ pub fn categorical_shape(
 /// # Errors
 /// When `n` is not positive.
 pub fn permutation_arange(n: i32, key: Option<&Array>) -> Result<Array> {
+    let key = &key_or_next(key)?;
     if n <= 0 {
         return Err(Error::new(ErrorKind::InvalidArgument, format!("permutation: of {n} numbers")));
     }
@@ -194,6 +355,7 @@ pub fn permutation_arange(n: i32, key: Option<&Array>) -> Result<Array> {
 /// # Errors
 /// When there is no such axis or it is empty.
 pub fn permutation(x: &Array, axis: i32, key: Option<&Array>) -> Result<Array> {
+    let key = &key_or_next(key)?;
     x.check_not_empty("permutation", Some(axis))?;
     array_op!(mlx_random_permutation, x, axis, key)
 }

@@ -1,7 +1,7 @@
 //! The only calls into mlx-sys, and with `kernels/` and `io/mapping.rs` the only unsafe code.
 //!
 //! Here is what every op needs; what MLX calls back is in `closure` (functions over arrays) and
-//! `host` (CPU kernels).
+//! `host` (CPU kernels). `device` asks about devices, `gpu_kernel` runs kernels from source.
 //!
 //! Every function of mlx-c that makes arrays has one form: `int f(result*, arguments…, stream)`.
 //! The macros here call that form: an argument is turned into its C value by [`IntoC`], or is a
@@ -12,6 +12,8 @@
 //! empty handle that mlx-c fills on success only; C++ exceptions become a return code.
 
 mod closure;
+pub(crate) mod device;
+pub(crate) mod gpu_kernel;
 mod host;
 
 use std::ffi::{CStr, c_char, c_void};
@@ -22,6 +24,7 @@ use mlx_sys as sys;
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fft::FftNorm;
 
 pub(crate) use closure::{ArrayFn, Closure};
 pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
@@ -33,6 +36,19 @@ macro_rules! array_op {
         let stream = $crate::stream::current_raw()?;
         let status = $crate::ffi::c_call!(@args $f; (&mut raw); $($arg,)* (stream),);
         $crate::ffi::finish_array(raw, status, stringify!($f))
+    }};
+}
+
+/// Calls `mlx_sys::$f(&mut first, &mut second, args…, stream)`.
+macro_rules! pair_op {
+    ($f:ident $(, $arg:tt)* $(,)?) => {{
+        let (mut first, mut second) = ($crate::ffi::null_array(), $crate::ffi::null_array());
+        let stream = $crate::stream::current_raw()?;
+        let status =
+            $crate::ffi::c_call!(@args $f; (&mut first, &mut second); $($arg,)* (stream),);
+        let first = $crate::ffi::finish_array(first, status, stringify!($f));
+        let second = $crate::ffi::finish_array(second, status, stringify!($f));
+        first.and_then(|first| Ok((first, second?)))
     }};
 }
 
@@ -70,7 +86,7 @@ macro_rules! c_call {
     };
 }
 
-pub(crate) use {array_op, c_call, vec_op};
+pub(crate) use {array_op, c_call, pair_op, vec_op};
 
 /// A Rust value and its form in an mlx-c signature.
 pub(crate) trait IntoC {
@@ -95,6 +111,11 @@ into_c! {
     f32 => f32: |x| x;
     f64 => f64: |x| x;
     Dtype => sys::mlx_dtype: |x| x as sys::mlx_dtype;
+    FftNorm => sys::mlx_fft_norm: |x| match x {
+        FftNorm::Backward => sys::MLX_FFT_NORM_BACKWARD,
+        FftNorm::Ortho => sys::MLX_FFT_NORM_ORTHO,
+        FftNorm::Forward => sys::MLX_FFT_NORM_FORWARD,
+    };
     &Array => sys::mlx_array: |x| x.raw();
     Option<&Array> => sys::mlx_array: |x| x.map_or(null_array(), Array::raw);
     &ArrayVec => sys::mlx_vector_array: |x| x.0;
@@ -108,6 +129,19 @@ into_c! {
     Option<Dtype> => sys::mlx_optional_dtype: |x| sys::mlx_optional_dtype {
         value: x.unwrap_or(Dtype::Float32) as sys::mlx_dtype, has_value: x.is_some(),
     };
+}
+
+/// A slice in brackets of the macros that may be absent: then a null pointer.
+pub(crate) struct OptionalSlice<'a>(pub(crate) Option<&'a [i32]>);
+
+impl OptionalSlice<'_> {
+    pub(crate) fn as_ptr(&self) -> *const i32 {
+        self.0.map_or(ptr::null(), <[i32]>::as_ptr)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.map_or(0, <[i32]>::len)
+    }
 }
 
 pub(crate) const fn null_array() -> sys::mlx_array {

@@ -54,7 +54,7 @@ reductions! {
 impl Array {
     /// Replaces an empty array by one in row-major order: MLX's CPU backend steps through the axes of
     /// any other empty array without end.
-    fn laid_out_if_empty(&self) -> Result<Array> {
+    pub(crate) fn laid_out_if_empty(&self) -> Result<Array> {
         if self.size() == 0 { super::zeros(self.shape(), self.dtype()) } else { Ok(self.clone()) }
     }
 

@@ -1,4 +1,12 @@
 //! MLX's fused ops: one kernel each on a GPU, composed of small ops on a CPU.
+//!
+//! Kernels of one's own for a GPU, from source, are [`MetalKernel`] and [`CudaKernel`].
+
+mod kernel;
+
+pub use kernel::{
+    CudaKernel, CudaKernelOptions, LaunchOptions, MetalKernel, MetalKernelOptions, TemplateArg,
+};
 
 use crate::array::Array;
 use crate::error::{Error, ErrorKind, Result};
@@ -114,6 +122,35 @@ pub fn scaled_dot_product_attention(
     mask: AttentionMask<'_>,
     sinks: Option<&Array>,
 ) -> Result<Array> {
+    attention([q, k, v], scale, mask, sinks, false)
+}
+
+/// Does as [`scaled_dot_product_attention`] in one kernel, whose memory does not grow with
+/// `L × S`, or not at all.
+///
+/// Python has this as `force_fused=True`.
+///
+/// # Errors
+/// When the device has no such kernel for these shapes and dtypes (a CPU has none), or they do
+/// not fit.
+pub fn scaled_dot_product_attention_fused(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f32,
+    mask: AttentionMask<'_>,
+    sinks: Option<&Array>,
+) -> Result<Array> {
+    attention([q, k, v], scale, mask, sinks, true)
+}
+
+fn attention(
+    [q, k, v]: [&Array; 3],
+    scale: f32,
+    mask: AttentionMask<'_>,
+    sinks: Option<&Array>,
+    force_fused: bool,
+) -> Result<Array> {
     // MLX divides by the number of key heads.
     if k.shape().get(1) == Some(&0) {
         return Err(Error::new(
@@ -126,6 +163,5 @@ pub fn scaled_dot_product_attention(
         AttentionMask::Causal => (c"causal", None),
         AttentionMask::Array(mask) => (c"array", Some(mask)),
     };
-    let force_fused = false;
     array_op!(mlx_fast_scaled_dot_product_attention, q, k, v, scale, mode, mask, sinks, force_fused)
 }

@@ -1,0 +1,12 @@
+//! What only the CUDA backend has.
+
+use crate::error::Result;
+use crate::ffi;
+
+/// Tells whether there is a CUDA device.
+///
+/// # Errors
+/// When MLX cannot tell.
+pub fn is_available() -> Result<bool> {
+    ffi::device::flag(mlx_sys::mlx_cuda_is_available, "mlx_cuda_is_available")
+}
