@@ -370,8 +370,11 @@ fn fused(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
                 (None, Some(mode)) => return Some(Err(unknown(mode))),
             };
             let (q, k, v) = (c.array(0), c.array(1), c.array(2));
-            let scale = c.float("scale", 1.0) as f32;
-            fast::scaled_dot_product_attention(&q, &k, &v, scale, mask, sinks.as_ref())
+            let attend = match c.flag("force_fused", false) {
+                true => fast::scaled_dot_product_attention_fused,
+                false => fast::scaled_dot_product_attention,
+            };
+            attend(&q, &k, &v, c.float("scale", 1.0) as f32, mask, sinks.as_ref())
         }
         "fast.cross_entropy" => fast::cross_entropy(&c.array(0), &c.array(1)),
         _ => return None,
