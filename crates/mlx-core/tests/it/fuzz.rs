@@ -7,6 +7,8 @@
 #![allow(clippy::needless_borrows_for_generic_args, clippy::print_stderr)]
 
 use mlx_core::fast::{self, AttentionMask, Offset, RopeOptions};
+use mlx_core::fft::{self, Fft, FftN, FftNorm};
+use mlx_core::linalg::{self, NormOrd, Uplo};
 use mlx_core::ops::{self, Closeness, GatherMatmul, Meshgrid, Packed, PadMode, Scan, Side};
 use mlx_core::transforms::vmap;
 use mlx_core::{
@@ -152,6 +154,20 @@ impl Pick {
                 quantization,
             },
         }
+    }
+
+    /// A square matrix, or `x`.
+    fn matrix(&mut self, x: Array) -> Array {
+        if self.flag() {
+            return x;
+        }
+        let (n, dtype) = (self.size(), self.of(&[Dtype::Float32, Dtype::Float64]));
+        self.make(&[n, n], dtype)
+    }
+
+    fn fft(&mut self) -> Fft {
+        let n = if self.flag() { Some(self.asked()) } else { None };
+        Fft { n, axis: self.int(), norm: FftNorm::Backward }
     }
 
     fn text(&mut self) -> String {
@@ -333,6 +349,35 @@ static CALLS: &[(&str, Call)] = calls! {
     categorical_num_samples: |p, x| random::categorical_num_samples(&x, p.int(), p.asked(), None);
     categorical_shape: |p, x| random::categorical_shape(&x, p.int(), &p.list(Pick::asked), None);
     permutation: |p, x| random::permutation(&x, p.int(), None);
+    norm: |p, x| { let axes = p.list(Pick::int); let ord = p.of(&[0.0, 1.0, -2.0, 2.0, 3.0, f64::INFINITY]); linalg::norm(&x, ord, &axes[..], p.flag()) };
+    nuclear_norm: |p, x| { let axes = p.list(Pick::int); linalg::norm(&x, NormOrd::Nuclear, &axes[..], p.flag()) };
+    qr: |p, x| { let x = p.matrix(x); linalg::qr(&x).map(|(q, _)| q) };
+    svd: |p, x| { let x = p.matrix(x); linalg::svd(&x).map(|(u, _, _)| u) };
+    svdvals: |p, x| linalg::svdvals(&p.matrix(x));
+    eig: |p, x| { let x = p.matrix(x); linalg::eig(&x).map(|(w, _)| w) };
+    eigvals: |p, x| linalg::eigvals(&p.matrix(x));
+    eigh: |p, x| { let x = p.matrix(x); linalg::eigh(&x, p.of(&[Uplo::Lower, Uplo::Upper])).map(|(w, _)| w) };
+    inv: |p, x| linalg::inv(&p.matrix(x));
+    tri_inv: |p, x| { let x = p.matrix(x); linalg::tri_inv(&x, p.flag()) };
+    pinv: |p, x| linalg::pinv(&p.matrix(x));
+    cholesky: |p, x| { let x = p.matrix(x); linalg::cholesky(&x, p.flag()) };
+    cholesky_inv: |p, x| { let x = p.matrix(x); linalg::cholesky_inv(&x, p.flag()) };
+    lu: |p, x| { let x = p.matrix(x); linalg::lu(&x).map(|(p, _, _)| p) };
+    lu_factor: |p, x| { let x = p.matrix(x); linalg::lu_factor(&x).map(|(lu, _)| lu) };
+    solve: |p, x| { let x = p.matrix(x); linalg::solve(&x, &p.array()) };
+    solve_triangular: |p, x| { let x = p.matrix(x); let b = p.array(); linalg::solve_triangular(&x, &b, p.flag()) };
+    cross: |p, x| { let b = p.array(); linalg::cross(&x, &b, p.int()) };
+    det: |p, x| linalg::det(&p.matrix(x));
+    slogdet: |p, x| { let x = p.matrix(x); linalg::slogdet(&x).map(|(sign, _)| sign) };
+    fft: |p, x| fft::fft(&x, p.fft());
+    ifft: |p, x| fft::ifft(&x, p.fft());
+    rfft: |p, x| fft::rfft(&x, p.fft());
+    irfft: |p, x| fft::irfft(&x, p.fft());
+    rfftn: |p, x| { let (s, axes) = (p.list(Pick::asked), p.list(Pick::int)); fft::rfftn(&x, FftN { s: p.flag().then_some(&s), axes: p.flag().then_some(&axes), norm: FftNorm::Ortho }) };
+    irfft2: |p, x| { let (s, axes) = (p.list(Pick::asked), p.list(Pick::int)); fft::irfft2(&x, FftN { s: p.flag().then_some(&s), axes: p.flag().then_some(&axes), norm: FftNorm::Forward }) };
+    fftshift: |p, x| { let axes = p.list(Pick::int); fft::fftshift(&x, &axes[..]) };
+    fftfreq: |p, x| { let d = p.of(&[0.0, 1.0, -0.5, f64::NAN]); fft::fftfreq(p.asked(), d) };
+    multivariate_normal: |p, x| { let cov = p.matrix(x); let mean = p.array(); random::multivariate_normal(&mean, &cov, &p.list(Pick::asked), None) };
     vmap: |p, x| vmap(|x| Ok(vec![x[0].softmax(-1, false)?]), &[p.int()], &[p.int()])?.call(&[x]).map(|mut all| all.remove(0));
 };
 
