@@ -45,6 +45,8 @@ pub fn layer_norm(
 /// # Shape
 /// `logits: […, V]`, `targets: […] → […]`
 ///
+/// A target below 0 or not below `V` is not noticed and reads another element, or none.
+///
 /// # Errors
 /// When the shapes do not fit or the targets are not integers.
 pub fn cross_entropy(logits: &Array, targets: &Array) -> Result<Array> {

@@ -319,29 +319,28 @@ pub(crate) fn iterated(op: &str, a: &Array) -> Result<Array> {
 /// Checks device and size, and lays an empty array out anew.
 fn input(op: &str, a: &Array) -> Result<Array> {
     require_cpu(op)?;
-    // LAPACK and MLX count the elements of a matrix and of all of them with 32 bits.
-    let (&[.., rows, columns], lead) = (a.shape(), a.shape().iter().rev().skip(2)) else {
-        return Ok(a.clone());
-    };
-    let side = i64::from(rows.max(columns));
-    let elements = lead.fold(Some(1i64), |n, &dim| n?.checked_mul(i64::from(dim.max(1))));
-    match elements.and_then(|n| n.checked_mul(i64::from(rows.max(1)) * i64::from(columns.max(1)))) {
-        Some(n) if n.max(side) <= i64::from(i32::MAX) => a.laid_out_if_empty(),
-        _ => Err(too_large(op, a)),
+    if let &[.., rows, columns] = a.shape() {
+        check_size(op, a, i64::from(rows.max(1)) * i64::from(columns.max(1)))?;
     }
+    a.laid_out_if_empty()
 }
 
-/// Checks that the vectors and the working space of a decomposition are counted with 32 bits.
+/// Checks that the vectors and the working space of a decomposition are small enough too.
 fn check_workspace(op: &str, a: &Array) -> Result<()> {
     let &[.., rows, columns] = a.shape() else { return Ok(()) };
-    let lead: i64 = a.shape().iter().rev().skip(2).map(|&dim| i64::from(dim.max(1))).product();
     let (most, least) = (i64::from(rows.max(columns)), i64::from(rows.min(columns)));
-    let limit = i64::from(i32::MAX);
-    let vectors = most.checked_mul(most).and_then(|n| n.checked_mul(lead));
-    if vectors.is_none_or(|n| n > limit) || 5 * least * (least + 1) > limit {
-        return Err(too_large(op, a));
+    check_size(op, a, most * most)?;
+    if 5 * least * (least + 1) > i64::from(i32::MAX) { Err(too_large(op, a)) } else { Ok(()) }
+}
+
+/// LAPACK and MLX count the elements of a matrix, and of all matrices, with 32 bits.
+fn check_size(op: &str, a: &Array, elements_of_each: i64) -> Result<()> {
+    let (leading, _) = a.shape().split_at(a.ndim().saturating_sub(2));
+    let mut sizes = leading.iter().map(|&dim| i64::from(dim.max(1)));
+    match sizes.try_fold(elements_of_each, i64::checked_mul) {
+        Some(n) if n <= i64::from(i32::MAX) => Ok(()),
+        _ => Err(too_large(op, a)),
     }
-    Ok(())
 }
 
 fn too_large(op: &str, a: &Array) -> Error {
