@@ -360,3 +360,58 @@ extern "C" int mlx_shim_host_op(
             std::move(shapes), dtypes, primitive, std::move(contiguous)));
   });
 }
+
+extern "C" int mlx_shim_precompiled_cuda_kernel(
+    mlx_vector_array* res,
+    const char* name,
+    const char* module,
+    size_t module_len,
+    const mlx_vector_array inputs,
+    const mlx_shim_output* outputs,
+    size_t n_outputs,
+    const mlx_shim_scalar* scalars,
+    size_t n_scalars,
+    const int32_t* grid,
+    const int32_t* threadgroup,
+    int shared_memory,
+    const float* init_value,
+    bool ensure_row_contiguous,
+    const mlx_stream s) {
+  return guard([&] {
+    std::vector<mx::Shape> shapes;
+    std::vector<mx::Dtype> dtypes;
+    for (size_t i = 0; i < n_outputs; i++) {
+      shapes.emplace_back(outputs[i].shape, outputs[i].shape + outputs[i].ndim);
+      dtypes.push_back(mlx_dtype_to_cpp(outputs[i].dtype));
+    }
+    std::vector<mx::fast::ScalarArg> arguments;
+    for (size_t i = 0; i < n_scalars; i++) {
+      auto& scalar = scalars[i];
+      switch (scalar.kind) {
+        case 0:
+          arguments.emplace_back(scalar.integer != 0);
+          break;
+        case 1:
+          arguments.emplace_back(scalar.integer);
+          break;
+        default:
+          arguments.emplace_back(scalar.number);
+      }
+    }
+    mlx_vector_array_set_(
+        *res,
+        mx::fast::precompiled_cuda_kernel(
+            name,
+            std::string(module, module_len),
+            mlx_vector_array_get_(inputs),
+            shapes,
+            dtypes,
+            arguments,
+            {grid[0], grid[1], grid[2]},
+            {threadgroup[0], threadgroup[1], threadgroup[2]},
+            shared_memory,
+            init_value ? std::make_optional(*init_value) : std::nullopt,
+            ensure_row_contiguous,
+            mlx_stream_get_(s)));
+  });
+}

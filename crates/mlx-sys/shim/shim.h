@@ -104,6 +104,33 @@ int mlx_shim_host_op(
     const mlx_closure fallback,
     const mlx_stream s);
 
+// Gap: mlx-c has CUDA kernels from source only.
+// `kind` is 0 for a bool and 1 for an integer, both in `integer`, and 2 for a float in `number`.
+typedef struct mlx_shim_scalar_ {
+  int kind;
+  int integer;
+  float number;
+} mlx_shim_scalar;
+
+// Makes a node of the graph that runs the kernel `name` of a compiled module. `grid` and
+// `threadgroup` have three sizes each; `init_value` may be null. Fails without a CUDA backend.
+int mlx_shim_precompiled_cuda_kernel(
+    mlx_vector_array* res,
+    const char* name,
+    const char* module,
+    size_t module_len,
+    const mlx_vector_array inputs,
+    const mlx_shim_output* outputs,
+    size_t n_outputs,
+    const mlx_shim_scalar* scalars,
+    size_t n_scalars,
+    const int32_t* grid,
+    const int32_t* threadgroup,
+    int shared_memory,
+    const float* init_value,
+    bool ensure_row_contiguous,
+    const mlx_stream s);
+
 #ifdef __cplusplus
 }
 #endif

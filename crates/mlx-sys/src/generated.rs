@@ -64,6 +64,7 @@ pub type mlx_shim_kernel = ::std::option::Option<
     ) -> ::std::os::raw::c_int,
 >;
 pub type mlx_shim_output = mlx_shim_output_;
+pub type mlx_shim_scalar = mlx_shim_scalar_;
 #[derive(PartialEq, Copy, Clone, Hash, Debug, Default)]
 #[repr(C)]
 pub struct __BindgenComplex<T> {
@@ -314,6 +315,13 @@ pub struct mlx_shim_output_ {
     pub shape: *const i32,
     pub ndim: usize,
     pub dtype: mlx_dtype,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct mlx_shim_scalar_ {
+    pub kind: ::std::os::raw::c_int,
+    pub integer: ::std::os::raw::c_int,
+    pub number: f32,
 }
 pub const MLX_BOOL: mlx_dtype_ = 0;
 pub const MLX_UINT8: mlx_dtype_ = 1;
@@ -3620,6 +3628,23 @@ unsafe extern "C" {
         params: *const u64,
         n_params: usize,
         fallback: mlx_closure,
+        s: mlx_stream,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_precompiled_cuda_kernel(
+        res: *mut mlx_vector_array,
+        name: *const ::std::os::raw::c_char,
+        module: *const ::std::os::raw::c_char,
+        module_len: usize,
+        inputs: mlx_vector_array,
+        outputs: *const mlx_shim_output,
+        n_outputs: usize,
+        scalars: *const mlx_shim_scalar,
+        n_scalars: usize,
+        grid: *const i32,
+        threadgroup: *const i32,
+        shared_memory: ::std::os::raw::c_int,
+        init_value: *const f32,
+        ensure_row_contiguous: bool,
         s: mlx_stream,
     ) -> ::std::os::raw::c_int;
 }

@@ -11,6 +11,7 @@ use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::gpu_kernel::{self as raw, Constant, Launch, Source};
+use crate::stream::current_device;
 use crate::{Device, cuda, metal};
 
 /// What a [`MetalKernel`] is made of.
@@ -260,6 +261,109 @@ impl CudaKernel {
     }
 }
 
+/// A number that a compiled kernel takes behind its inputs and outputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ScalarArg {
+    /// A truth value.
+    Bool(bool),
+    /// An integer.
+    Int(i32),
+    /// A floating number.
+    Float(f32),
+}
+
+/// What [`precompiled_cuda_kernel`] runs and what that returns.
+#[derive(Clone, Copy, Debug)]
+pub struct PrecompiledOptions<'a> {
+    /// Name of the kernel in the module, mangled if it is.
+    pub name: &'a str,
+    /// The module: PTX or a cubin.
+    pub module: &'a [u8],
+    /// Numbers behind the inputs and outputs.
+    pub scalars: &'a [ScalarArg],
+    /// Threads in all, along each of three axes.
+    pub grid: [i32; 3],
+    /// Threads of a block, along each axis.
+    pub threadgroup: [i32; 3],
+    /// Shape of each output.
+    pub output_shapes: &'a [&'a [i32]],
+    /// Dtype of each output.
+    pub output_dtypes: &'a [Dtype],
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_memory: i32,
+    /// What the outputs hold before the kernel runs; without it, anything.
+    pub init_value: Option<f32>,
+    /// Copies inputs that are not in row-major order first.
+    pub ensure_row_contiguous: bool,
+}
+
+impl Default for PrecompiledOptions<'_> {
+    fn default() -> Self {
+        PrecompiledOptions {
+            name: "",
+            module: &[],
+            scalars: &[],
+            grid: [1; 3],
+            threadgroup: [1; 3],
+            output_shapes: &[],
+            output_dtypes: &[],
+            shared_memory: 0,
+            init_value: None,
+            ensure_row_contiguous: false,
+        }
+    }
+}
+
+/// Makes a node that runs a kernel of a compiled CUDA module, with pointers to the inputs, then to
+/// the outputs, then the scalars as its arguments.
+///
+/// # Errors
+/// Of kind [`ErrorKind::Unsupported`] where there is no CUDA device or it is not the current one;
+/// and when a size is out of range or there are not as many dtypes as shapes; when evaluated, also
+/// when the module has no such kernel.
+pub fn precompiled_cuda_kernel(
+    inputs: &[&Array],
+    options: PrecompiledOptions<'_>,
+) -> Result<Vec<Array>> {
+    const OP: &str = "precompiled_cuda_kernel";
+    let PrecompiledOptions { output_shapes, output_dtypes, shared_memory, .. } = options;
+    let name = &c_text(OP, options.name)?;
+    if output_shapes.is_empty() || output_shapes.len() != output_dtypes.len() {
+        let (shapes, dtypes) = (output_shapes.len(), output_dtypes.len());
+        return Err(invalid(format!("{OP}: {shapes} output shapes, {dtypes} output dtypes")));
+    }
+    if shared_memory < 0 {
+        return Err(invalid(format!("{OP}: {shared_memory} bytes of shared memory")));
+    }
+    check_launch(OP, options.grid, options.threadgroup, output_shapes)?;
+    let on_gpu = current_device()? == Device::Gpu;
+    require(OP, "CUDA", cuda::is_available()? && on_gpu)?;
+    let scalars: Vec<raw::Scalar> = options.scalars.iter().map(|&arg| scalar(arg)).collect();
+    let outputs: Vec<(&[i32], Dtype)> =
+        output_shapes.iter().copied().zip(output_dtypes.iter().copied()).collect();
+    let PrecompiledOptions { module, grid, threadgroup, init_value, .. } = options;
+    let run = raw::Precompiled {
+        name,
+        module,
+        scalars: &scalars,
+        grid,
+        threadgroup,
+        outputs: &outputs,
+        shared_memory,
+        init_value,
+        ensure_row_contiguous: options.ensure_row_contiguous,
+    };
+    raw::run_precompiled(inputs, &run)
+}
+
+fn scalar(arg: ScalarArg) -> raw::Scalar {
+    match arg {
+        ScalarArg::Bool(x) => raw::Scalar::Bool(x),
+        ScalarArg::Int(x) => raw::Scalar::Int(x),
+        ScalarArg::Float(x) => raw::Scalar::Float(x),
+    }
+}
+
 /// The names of a kernel, checked.
 struct Signature {
     op: &'static str,
@@ -315,16 +419,7 @@ impl Signature {
                 return Err(invalid(format!("{op}: {len} {what} for {expected} names")));
             }
         }
-        // MLX divides by the group and adds it to the grid, in 32 bits.
-        let fits = |(&threads, &group): (&i32, &i32)| {
-            threads > 0 && group > 0 && threads.checked_add(group).is_some()
-        };
-        if !grid.iter().zip(&threadgroup).all(fits) {
-            return Err(invalid(format!("{op}: grid {grid:?} in groups of {threadgroup:?}")));
-        }
-        if let Some(shape) = output_shapes.iter().find(|shape| shape.iter().any(|&dim| dim < 0)) {
-            return Err(invalid(format!("{op}: output of shape {shape:?}")));
-        }
+        check_launch(op, grid, threadgroup, output_shapes)?;
         let constants = constants(op, options.template)?;
         let constants: Vec<(&CStr, Constant)> =
             constants.iter().map(|(name, arg)| (name.as_c_str(), constant(*arg))).collect();
@@ -338,6 +433,21 @@ impl Signature {
             init_value: options.init_value,
             verbose: options.verbose,
         })
+    }
+}
+
+/// Refuses sizes that MLX would compute with unseen.
+fn check_launch(op: &str, grid: [i32; 3], threadgroup: [i32; 3], shapes: &[&[i32]]) -> Result<()> {
+    // MLX divides by the group and adds it to the grid, in 32 bits.
+    let fits = |(&threads, &group): (&i32, &i32)| {
+        threads > 0 && group > 0 && threads.checked_add(group).is_some()
+    };
+    if !grid.iter().zip(&threadgroup).all(fits) {
+        return Err(invalid(format!("{op}: grid {grid:?} in groups of {threadgroup:?}")));
+    }
+    match shapes.iter().find(|shape| shape.iter().any(|&dim| dim < 0)) {
+        Some(shape) => Err(invalid(format!("{op}: output of shape {shape:?}"))),
+        None => Ok(()),
     }
 }
 
@@ -357,8 +467,8 @@ fn require(op: &str, backend: &str, available: bool) -> Result<()> {
     if available {
         return Ok(());
     }
-    let device = Device::default_device();
-    let text = format!("{op}: no {backend} device in this build of MLX, only the {device}");
+    let device = current_device()?;
+    let text = format!("{op}: no {backend} device here, where the current one is the {device}");
     Err(Error::new(ErrorKind::Unsupported, text))
 }
 

@@ -1,11 +1,13 @@
 //! MLX's fused ops: one kernel each on a GPU, composed of small ops on a CPU.
 //!
-//! Kernels of one's own for a GPU, from source, are [`MetalKernel`] and [`CudaKernel`].
+//! Kernels of one's own for a GPU, from source, are [`MetalKernel`] and [`CudaKernel`];
+//! [`precompiled_cuda_kernel`] runs one that is compiled already.
 
 mod kernel;
 
 pub use kernel::{
-    CudaKernel, CudaKernelOptions, LaunchOptions, MetalKernel, MetalKernelOptions, TemplateArg,
+    CudaKernel, CudaKernelOptions, LaunchOptions, MetalKernel, MetalKernelOptions,
+    PrecompiledOptions, ScalarArg, TemplateArg, precompiled_cuda_kernel,
 };
 
 use crate::array::Array;

@@ -1,6 +1,7 @@
 //! Kernels from source on a GPU: the handles of mlx-c's two backends, which have the same form.
 
 use std::ffi::CStr;
+use std::ptr;
 
 use mlx_sys as sys;
 
@@ -162,4 +163,71 @@ backend! {
     mlx_fast_cuda_kernel_config_set_verbose mlx_fast_cuda_kernel_config_add_template_arg_dtype
     mlx_fast_cuda_kernel_config_add_template_arg_int
     mlx_fast_cuda_kernel_config_add_template_arg_bool
+}
+
+/// An argument of a compiled kernel as the shim takes it.
+pub(crate) enum Scalar {
+    Bool(bool),
+    Int(i32),
+    Float(f32),
+}
+
+/// One run of a compiled kernel, checked as a [`Launch`] is.
+pub(crate) struct Precompiled<'a> {
+    pub(crate) name: &'a CStr,
+    pub(crate) module: &'a [u8],
+    pub(crate) scalars: &'a [Scalar],
+    pub(crate) grid: [i32; 3],
+    pub(crate) threadgroup: [i32; 3],
+    pub(crate) outputs: &'a [(&'a [i32], Dtype)],
+    pub(crate) shared_memory: i32,
+    pub(crate) init_value: Option<f32>,
+    pub(crate) ensure_row_contiguous: bool,
+}
+
+pub(crate) fn run_precompiled(inputs: &[&Array], run: &Precompiled<'_>) -> Result<Vec<Array>> {
+    let inputs = ArrayVec::new(inputs.iter().copied())?;
+    let specs: Vec<sys::mlx_shim_output> = run
+        .outputs
+        .iter()
+        .map(|(shape, dtype)| sys::mlx_shim_output {
+            shape: shape.as_ptr(),
+            ndim: shape.len(),
+            dtype: dtype.into_c(),
+        })
+        .collect();
+    let scalars: Vec<sys::mlx_shim_scalar> = run
+        .scalars
+        .iter()
+        .map(|scalar| match *scalar {
+            Scalar::Bool(x) => sys::mlx_shim_scalar { kind: 0, integer: x.into(), number: 0.0 },
+            Scalar::Int(x) => sys::mlx_shim_scalar { kind: 1, integer: x, number: 0.0 },
+            Scalar::Float(x) => sys::mlx_shim_scalar { kind: 2, integer: 0, number: x },
+        })
+        .collect();
+    let stream = crate::stream::current_raw()?;
+    let mut outputs = ArrayVec::empty();
+    // SAFETY: handles are live; texts, slices and the optional number outlive the call, which
+    // copies them; the vector is empty and is filled on success only.
+    let status = unsafe {
+        sys::mlx_shim_precompiled_cuda_kernel(
+            outputs.as_mut(),
+            run.name.as_ptr(),
+            run.module.as_ptr().cast(),
+            run.module.len(),
+            inputs.0,
+            specs.as_ptr(),
+            specs.len(),
+            scalars.as_ptr(),
+            scalars.len(),
+            run.grid.as_ptr(),
+            run.threadgroup.as_ptr(),
+            run.shared_memory,
+            run.init_value.as_ref().map_or(ptr::null(), ptr::from_ref),
+            run.ensure_row_contiguous,
+            stream,
+        )
+    };
+    check(status, "mlx_shim_precompiled_cuda_kernel")?;
+    outputs.into_arrays()
 }

@@ -4,7 +4,8 @@
 #![allow(clippy::print_stderr)]
 
 use mlx_core::fast::{
-    CudaKernel, CudaKernelOptions, LaunchOptions, MetalKernel, MetalKernelOptions, TemplateArg,
+    CudaKernel, CudaKernelOptions, LaunchOptions, MetalKernel, MetalKernelOptions,
+    PrecompiledOptions, ScalarArg, TemplateArg, precompiled_cuda_kernel,
 };
 use mlx_core::{
     Array, Device, DeviceValue, Dtype, ErrorKind, MLX_VERSION, Result, cuda, linalg, metal,
@@ -140,6 +141,39 @@ fn a_cuda_kernel_runs_or_is_refused() {
     }
     let kernel = kernel.unwrap();
     run(|inputs, options| kernel.call(inputs, options));
+}
+
+#[test]
+fn a_compiled_kernel_is_refused_without_cuda() {
+    let x = Array::from(1.0f32);
+    let options = PrecompiledOptions {
+        name: "kernel",
+        module: b"\0\xff",
+        scalars: &[ScalarArg::Bool(true), ScalarArg::Int(-1), ScalarArg::Float(0.5)],
+        output_shapes: &[&[2]],
+        output_dtypes: &[Dtype::Float32],
+        ..PrecompiledOptions::default()
+    };
+    for bad in [
+        PrecompiledOptions { name: "a\0", ..options },
+        PrecompiledOptions { grid: [1, -1, 1], ..options },
+        PrecompiledOptions { threadgroup: [0, 1, 1], ..options },
+        PrecompiledOptions { shared_memory: -1, ..options },
+        PrecompiledOptions { output_dtypes: &[], ..options },
+        PrecompiledOptions { output_shapes: &[], output_dtypes: &[], ..options },
+        PrecompiledOptions { output_shapes: &[&[-2]], ..options },
+    ] {
+        let error = precompiled_cuda_kernel(&[&x], bad).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
+    let on_cpu = || precompiled_cuda_kernel(&[&x], options);
+    let error = with_device(Device::Cpu, on_cpu).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    if cuda::is_available().unwrap() {
+        // No module: refused when it is loaded.
+        let ran = with_device(Device::Gpu, || precompiled_cuda_kernel(&[&x], options)?[0].eval());
+        assert!(ran.is_err());
+    }
 }
 
 /// Runs a kernel on contiguous and on transposed input, with what it must refuse.

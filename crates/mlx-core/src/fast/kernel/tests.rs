@@ -82,3 +82,24 @@ fn launch_is_checked() {
         assert_eq!(check(inputs, options), Err(text.to_owned()));
     }
 }
+
+#[test]
+fn a_compiled_kernel_reaches_mlx() {
+    if cuda::is_available().unwrap() {
+        return;
+    }
+    let x = ops::ones(&[2], Dtype::Float32).unwrap();
+    let run = raw::Precompiled {
+        name: c"kernel",
+        module: b"\0",
+        scalars: &[scalar(ScalarArg::Bool(true)), scalar(ScalarArg::Float(2.0))],
+        grid: [1; 3],
+        threadgroup: [1; 3],
+        outputs: &[(&[2], Dtype::Float32), (&[], Dtype::Int32)],
+        shared_memory: 0,
+        init_value: Some(0.0),
+        ensure_row_contiguous: true,
+    };
+    let error = raw::run_precompiled(&[&x], &run).unwrap_err();
+    assert_eq!(error.to_string(), "cuda_kernel: No CUDA back-end");
+}
