@@ -3,7 +3,8 @@
 //! Decompositions, inverses and solvers run on LAPACK, hence on the CPU only: on a machine with a
 //! GPU, call them within `with_device(Device::Cpu, || …)`. They take float32 and float64, some of
 //! them complex64, and stacks of matrices along any leading axes. Vectors that a decomposition
-//! does not determine, up to their sign or phase, may differ between LAPACKs.
+//! does not determine, up to their sign or phase, may differ between LAPACKs. MLX has derivatives
+//! only of what it composes of other ops: most norms, [`cross`], and [`det`] up to 3 × 3.
 //!
 //! ```
 //! use mlx_core::{Array, Device, linalg, with_device};

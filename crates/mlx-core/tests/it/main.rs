@@ -7,6 +7,7 @@ mod fuzz;
 mod gpu;
 mod hostile;
 mod index;
+mod numerics;
 mod ops;
 mod optim;
 mod quantized;
