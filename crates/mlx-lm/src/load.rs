@@ -121,6 +121,12 @@ impl std::ops::Deref for Model {
     }
 }
 
+impl std::ops::DerefMut for Model {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.model.as_mut()
+    }
+}
+
 fn open_checkpoint(files: &ModelFiles) -> Result<Checkpoint> {
     if let Some(root) = files.root() {
         return Ok(Checkpoint::open_dir(root)?);
