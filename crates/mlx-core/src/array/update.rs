@@ -1,4 +1,4 @@
-//! Writing with Python's indices: `x.set_at((0, ..), 1.0)?` is `x[0, :] = 1.0`.
+//! Writing with Python's indices: `x.put((0, ..), 1.0)?` is `x[0, :] = 1.0`.
 //!
 //! An array is a value, so each of these returns the changed copy; MLX reuses the buffer where no
 //! other handle to it exists. Integers and slices update one strided view. Index arrays first read
@@ -45,19 +45,19 @@ macro_rules! updates {
 }
 
 updates! {
-    set_at, mlx_slice_update, scatter, |value| Ok::<_, Error>(value),
+    put, mlx_slice_update, scatter, |value| Ok::<_, Error>(value),
         "Puts a value over the chosen part. Python: `x[index] = value`.";
-    add_at, mlx_slice_update_add, scatter_add, |value| Ok::<_, Error>(value),
+    put_add, mlx_slice_update_add, scatter_add, |value| Ok::<_, Error>(value),
         "Adds at the chosen part, as often as an element is chosen. Python: `x.at[index].add`.";
-    subtract_at, mlx_slice_update_add, scatter_add, |value| value.negative(),
+    put_subtract, mlx_slice_update_add, scatter_add, |value| value.negative(),
         "Subtracts at the chosen part, as often as an element is chosen.";
-    multiply_at, mlx_slice_update_prod, scatter_prod, |value| Ok::<_, Error>(value),
+    put_multiply, mlx_slice_update_prod, scatter_prod, |value| Ok::<_, Error>(value),
         "Multiplies the chosen part, as often as an element is chosen.";
-    divide_at, mlx_slice_update_prod, scatter_prod, |value| value.reciprocal(),
+    put_divide, mlx_slice_update_prod, scatter_prod, |value| value.reciprocal(),
         "Divides the chosen part, as often as an element is chosen.";
-    maximum_at, mlx_slice_update_max, scatter_max, |value| Ok::<_, Error>(value),
+    put_maximum, mlx_slice_update_max, scatter_max, |value| Ok::<_, Error>(value),
         "Takes the greater of the chosen part and the value.";
-    minimum_at, mlx_slice_update_min, scatter_min, |value| Ok::<_, Error>(value),
+    put_minimum, mlx_slice_update_min, scatter_min, |value| Ok::<_, Error>(value),
         "Takes the lesser of the chosen part and the value.";
 }
 

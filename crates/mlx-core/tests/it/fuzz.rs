@@ -272,10 +272,10 @@ static CALLS: &[(&str, Call)] = calls! {
     arange: |p, x| ops::arange(p.asked().into(), p.of(&[0.0, 9.5, f64::NAN, f64::INFINITY]), p.of(&[1.0, 0.25, 0.0, -1.0, f64::NAN]), p.dtype());
     linspace: |p, x| ops::linspace(0.0, 1.0, p.asked(), p.dtype());
     at: |p, x| x.at(p.index());
-    set_at: |p, x| x.set_at(p.index(), &p.array());
-    add_at: |p, x| x.add_at(p.index(), &p.array());
-    multiply_at: |p, x| x.multiply_at(p.index(), &p.array());
-    maximum_at: |p, x| x.maximum_at(p.index(), 1);
+    put: |p, x| x.put(p.index(), &p.array());
+    put_add: |p, x| x.put_add(p.index(), &p.array());
+    put_multiply: |p, x| x.put_multiply(p.index(), &p.array());
+    put_maximum: |p, x| x.put_maximum(p.index(), 1);
     slice: |p, x| {
         let n = x.ndim();
         x.slice(&p.each(n, Pick::int), &p.each(n, Pick::int), &p.each(n, Pick::int))

@@ -416,10 +416,10 @@ static CASES: &[Case] = cases! {
         f(&[0]).at(0);
         f(&[2]).at((i(&[0]), NewAxis, i(&[0])));
         f(&[2, 2]).at((i(&[0, 1]), i(&[0, 1, 0])));
-        f(&[2]).set_at(0, &f(&[2]));
-        f(&[2]).set_at(.., &f(&[0]));
-        f(&[2]).set_at(of(&[2], Dtype::Bool), 1.0f32);
-        of(&[2], Dtype::Bool).subtract_at(0, true);
+        f(&[2]).put(0, &f(&[2]));
+        f(&[2]).put(.., &f(&[0]));
+        f(&[2]).put(of(&[2], Dtype::Bool), 1.0f32);
+        of(&[2], Dtype::Bool).put_subtract(0, true);
 
         // Products.
         f(&[]).matmul(&f(&[]));
@@ -962,13 +962,13 @@ static CASES: &[Case] = cases! {
         of(&[2], Dtype::Complex64).scatter_max(&[i(&[0])], &of(&[1, 1], Dtype::Complex64), &[0]);
         f(&[0]).at(i(&[]));
         f(&[2]).at((NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis));
-        f(&[2]).set_at(i(&[]), 1.0f32);
-        f(&[0]).set_at(.., 1.0f32);
-        f(&[]).set_at(Vec::new(), 1.0f32);
-        f(&[2]).divide_at(0, 0.0f32);
-        of(&[2], Dtype::Int32).divide_at(0, 0);
-        of(&[2], Dtype::Int32).divide_at(i(&[0]), 0);
-        of(&[2], Dtype::Bool).multiply_at(i(&[0]), true);
+        f(&[2]).put(i(&[]), 1.0f32);
+        f(&[0]).put(.., 1.0f32);
+        f(&[]).put(Vec::new(), 1.0f32);
+        f(&[2]).put_divide(0, 0.0f32);
+        of(&[2], Dtype::Int32).put_divide(0, 0);
+        of(&[2], Dtype::Int32).put_divide(i(&[0]), 0);
+        of(&[2], Dtype::Bool).put_multiply(i(&[0]), true);
 
         // Products.
         f(&[0]).matmul(&f(&[0]));

@@ -332,7 +332,7 @@ fn check_at(shape: &[i32], items: &[Item]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// `x.set_at(index, values)` changes exactly the chosen elements, `add_at` each as often as chosen.
+/// `x.put(index, values)` changes exactly the chosen elements, `put_add` each as often as chosen.
 fn check_update(shape: &[i32], items: &[Item]) -> Result<(), TestCaseError> {
     let x = Host::range(shape);
     prop_assume!(!reads_outside(&x, items));
@@ -340,7 +340,7 @@ fn check_update(shape: &[i32], items: &[Item]) -> Result<(), TestCaseError> {
     let chosen = model(&x, items);
     let actual = with_device(Device::Cpu, || {
         let zeros = x.to_array().zeros_like()?;
-        Ok((zeros.set_at(index(), 7)?.to_vec::<i32>()?, zeros.add_at(index(), 2)?.to_vec::<i32>()?))
+        Ok((zeros.put(index(), 7)?.to_vec::<i32>()?, zeros.put_add(index(), 2)?.to_vec::<i32>()?))
     });
     match (actual, chosen) {
         (Ok((set, added)), Some(chosen)) => {
