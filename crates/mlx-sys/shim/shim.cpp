@@ -270,6 +270,10 @@ extern "C" int mlx_shim_array_status(mlx_array a) {
   return array.status() == mx::array::Status::unscheduled ? 0 : 1;
 }
 
+extern "C" bool mlx_shim_array_is_settled(mlx_array a) {
+  return mlx_array_get_(a).status() == mx::array::Status::available;
+}
+
 extern "C" uintptr_t mlx_shim_array_id(mlx_array a) {
   return mlx_array_get_(a).id();
 }

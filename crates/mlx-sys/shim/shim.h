@@ -27,6 +27,9 @@ const void* mlx_shim_array_data(mlx_array a);
 const int64_t* mlx_shim_array_strides(mlx_array a);
 // 0 unscheduled, 1 evaluated or on its way, 2 available.
 int mlx_shim_array_status(mlx_array a);
+// Whether the host made the array or has waited for it: unlike the status the answer does not depend on
+// how fast a device is, and asking changes nothing.
+bool mlx_shim_array_is_settled(mlx_array a);
 // Identity of the array's node in the graph.
 uintptr_t mlx_shim_array_id(mlx_array a);
 

@@ -3603,6 +3603,7 @@ unsafe extern "C" {
     pub fn mlx_shim_array_data(a: mlx_array) -> *const ::std::os::raw::c_void;
     pub fn mlx_shim_array_strides(a: mlx_array) -> *const i64;
     pub fn mlx_shim_array_status(a: mlx_array) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_array_is_settled(a: mlx_array) -> bool;
     pub fn mlx_shim_array_id(a: mlx_array) -> usize;
     pub fn mlx_shim_array_wrap(
         res: *mut mlx_array,
