@@ -3,6 +3,7 @@
 mod element;
 mod file;
 pub(crate) mod index;
+pub(crate) mod masked;
 mod operators;
 mod update;
 

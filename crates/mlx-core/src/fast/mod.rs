@@ -11,6 +11,7 @@ pub use kernel::{
 };
 
 use crate::array::Array;
+use crate::array::index::Bounds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::array_op;
 
@@ -50,8 +51,12 @@ pub fn layer_norm(
 /// A target below 0 or not below `V` is not noticed and reads another element, or none.
 ///
 /// # Errors
-/// When the shapes do not fit or the targets are not integers.
+/// When the shapes do not fit, the targets are not integers, or one that the host has at hand is out
+/// of range.
 pub fn cross_entropy(logits: &Array, targets: &Array) -> Result<Array> {
+    let size = logits.dim(-1)?;
+    let bounds = Bounds { op: "cross_entropy", size, slice: 1, from_end: false };
+    let targets = &bounds.apply(targets)?;
     array_op!(mlx_fast_cross_entropy, logits, targets)
 }
 

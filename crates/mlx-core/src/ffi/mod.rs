@@ -304,6 +304,12 @@ pub(crate) fn array_is_available(array: &Array) -> bool {
     unsafe { sys::mlx_shim_array_status(array.raw()) == 2 }
 }
 
+/// Tells whether the host made the array or has waited for it, whatever the device has done since.
+pub(crate) fn array_is_settled(array: &Array) -> bool {
+    // SAFETY: the handle is live.
+    unsafe { sys::mlx_shim_array_is_settled(array.raw()) }
+}
+
 pub(crate) fn array_is_row_contiguous(array: &Array) -> Result<bool> {
     let mut result = false;
     // SAFETY: the handle is live and `result` is valid for writes.

@@ -29,13 +29,13 @@ impl Embedding {
 
     /// Looks vectors up; of a packed table only those rows are unpacked.
     ///
-    /// MLX does not check indices: the caller makes sure that they are below `V`.
+    /// A token beyond the table, where the host does not know it yet, means the last one.
     ///
     /// # Shape
     /// `tokens: I → I + [E]`
     ///
     /// # Errors
-    /// When the tokens are not integers.
+    /// When the tokens are not integers, or the host has one at hand that is not in the table.
     pub fn forward(&self, tokens: &Array) -> Result<Array> {
         match &self.weight {
             WeightMatrix::Dense(weight) => weight.take(tokens, 0),

@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use super::binary_functions;
 use crate::array::Array;
+use crate::array::index::Bounds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{ArrayVec, array_op};
 
@@ -50,7 +51,8 @@ pub fn addmm(c: &Array, a: &Array, b: &Array, alpha: f32, beta: f32) -> Result<A
 /// `I` → `I + [M, N]`.
 ///
 /// # Errors
-/// When the shapes do not fit or the indices are not integers.
+/// When the shapes do not fit, the indices are not integers, or one that the host has at hand is out
+/// of range.
 pub fn gather_mm(
     a: &Array,
     b: &Array,
@@ -63,7 +65,24 @@ pub fn gather_mm(
         let text = format!("gather_mm: empty operand {a:?} or {b:?}");
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
+    let lhs_indices = matrix_indices("gather_mm", a, lhs_indices)?;
+    let rhs_indices = matrix_indices("gather_mm", b, rhs_indices)?;
+    let (lhs_indices, rhs_indices) = (lhs_indices.as_ref(), rhs_indices.as_ref());
     array_op!(mlx_gather_mm, a, b, lhs_indices, rhs_indices, sorted_indices)
+}
+
+/// Brings indices into the matrices that are stacked in an array in range.
+pub(super) fn matrix_indices(
+    op: &str,
+    stack: &Array,
+    indices: Option<&Array>,
+) -> Result<Option<Array>> {
+    let n_axes = stack.ndim().saturating_sub(2);
+    let n: i64 = stack.shape()[..n_axes].iter().map(|&size| i64::from(size)).product();
+    let size = i32::try_from(n).unwrap_or(i32::MAX);
+    // MLX reads them as unsigned.
+    let bounds = Bounds { op, size, slice: 1, from_end: false };
+    indices.map(|indices| bounds.apply(indices)).transpose()
 }
 
 /// Sums products as Einstein's notation says, such as `"ij,jk->ik"`.

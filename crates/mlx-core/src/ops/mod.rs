@@ -13,15 +13,18 @@ mod matmul;
 mod quantized;
 mod reduce;
 mod scan;
+mod scatter;
 mod shape;
 mod sort;
 
 pub use arithmetic::*;
 pub use compare::*;
 pub use create::*;
+pub use gather::*;
 pub use matmul::*;
 pub use quantized::*;
 pub use scan::*;
+pub(crate) use scatter::Reduce;
 pub use shape::*;
 pub use sort::*;
 

@@ -1,6 +1,8 @@
 //! Packed weights.
 
+use super::matmul::matrix_indices;
 use crate::array::Array;
+use crate::array::index::Bounds;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{array_op, vec_op};
@@ -113,7 +115,8 @@ impl Packed {
     /// Returns [`Packed::matmul`] with one of the stacked weights, or of the inputs, per index.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not fit, the indices are not integers, or one that the host has at hand is
+    /// out of range.
     pub fn gather_matmul(
         &self,
         x: &Array,
@@ -129,6 +132,9 @@ impl Packed {
                 format!("gather_matmul: empty input {x:?} or weight {:?}", self.weight),
             ));
         }
+        let lhs_indices = matrix_indices("gather_matmul", x, lhs_indices)?;
+        let rhs_indices = matrix_indices("gather_matmul", &self.weight, rhs_indices)?;
+        let (lhs_indices, rhs_indices) = (lhs_indices.as_ref(), rhs_indices.as_ref());
         let Packed { weight, scales, biases, quantization } = self;
         let biases = biases.as_ref();
         let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
@@ -156,12 +162,18 @@ impl Packed {
     /// `indices: I → I + [E]`
     ///
     /// # Errors
-    /// When the indices are not integers.
+    /// When the indices are not integers, or one that the host has at hand is out of range.
     pub fn take_rows(&self, indices: &Array) -> Result<Array> {
+        let n_rows = |array: &Array| array.dim(0);
+        let parts = [Some(&self.weight), Some(&self.scales), self.biases.as_ref()];
+        let sizes = parts.into_iter().flatten().map(n_rows).collect::<Result<Vec<_>>>()?;
+        let least = sizes.iter().copied().min().unwrap_or(0);
+        let indices = &Bounds::axis("take_rows", least).apply(indices)?;
+        let take = |array: &Array| array_op!(mlx_take_axis, array, indices, 0);
         let rows = Packed {
-            weight: self.weight.take(indices, 0)?,
-            scales: self.scales.take(indices, 0)?,
-            biases: self.biases.as_ref().map(|b| b.take(indices, 0)).transpose()?,
+            weight: take(&self.weight)?,
+            scales: take(&self.scales)?,
+            biases: self.biases.as_ref().map(take).transpose()?,
             quantization: self.quantization,
         };
         rows.dequantize(None)

@@ -407,7 +407,7 @@ static CASES: &[Case] = cases! {
         f(&[2, 3]).scatter_max(&[i(&[0]), i(&[0])], &f(&[1, 1, 1]), &[0, 0]);
         f(&[0, 3]).scatter_min(&[i(&[0])], &f(&[1, 1, 3]), &[0]);
         f(&[2]).at(f(&[1]));
-        f(&[2]).at(of(&[2], Dtype::Bool));
+        f(&[2]).at(of(&[3], Dtype::Bool));
         f(&[2]).at(Slice::step(0));
         f(&[2]).at(i32::MIN);
         f(&[2]).at(HUGE);
@@ -418,7 +418,7 @@ static CASES: &[Case] = cases! {
         f(&[2, 2]).at((i(&[0, 1]), i(&[0, 1, 0])));
         f(&[2]).put(0, &f(&[2]));
         f(&[2]).put(.., &f(&[0]));
-        f(&[2]).put(of(&[2], Dtype::Bool), 1.0f32);
+        f(&[2]).put(of(&[3], Dtype::Bool), 1.0f32);
         of(&[2], Dtype::Bool).put_subtract(0, true);
 
         // Products.

@@ -20,15 +20,12 @@ use call::{Arrays, Call};
 type Entry = (&'static str, &'static str, &'static str, &'static str);
 
 /// Rows that cannot be said in this crate.
-const SKIP: &[Entry] = &[
-    (
-        "shape",
-        "as_strided",
-        "",
-        "not offered: MLX does not check offset and strides and reads outside of the array",
-    ),
-    ("gather", "setitem", r#"[{"array":"a94"}]"#, "a mask of bools is no index: `where_` says it"),
-];
+const SKIP: &[Entry] = &[(
+    "shape",
+    "as_strided",
+    "",
+    "not offered: MLX does not check offset and strides and reads outside of the array",
+)];
 
 /// Rows that fail here and not in Python.
 const DIFFERENCE_FAILS: &[Entry] = &[];

@@ -239,15 +239,6 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Whether the index is one array of bools.
-    pub(super) fn is_mask(&self) -> bool {
-        let is_bool = |item: &mlx_core::IndexItem| match item {
-            IndexItem::Array(array) => array.dtype() == Dtype::Bool,
-            _ => false,
-        };
-        self.index().iter().any(is_bool)
-    }
-
     pub(super) fn index(&self) -> Vec<IndexItem> {
         let items = self.kw("index").unwrap().as_array().unwrap().iter();
         items

@@ -254,21 +254,11 @@ fn create(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
 }
 
 fn gather(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
-    let flat = |x: Array| x.flatten(0, -1);
     one(match c.op {
-        "take" => c.array(0).take(&c.array(1), c.axis(None)),
-        "take_along_axis" => match c.axis(None) {
-            Some(axis) => c.array(0).take_along_axis(&c.array(1), axis),
-            None => flat(c.array(0)).and_then(|x| x.take_along_axis(&c.array(1), 0)),
-        },
-        "put_along_axis" => match c.axis(None) {
-            Some(axis) => c.array(0).put_along_axis(&c.array(1), c.arg(2), axis),
-            None => flat(c.array(0))
-                .and_then(|x| x.put_along_axis(&c.array(1), c.arg(2), 0))
-                .and_then(|x| x.reshape(c.array(0).shape())),
-        },
+        "take" => c.array(0).take(c.arg(1), c.axis(None)),
+        "take_along_axis" => c.array(0).take_along_axis(&c.array(1), c.axis(None)),
+        "put_along_axis" => c.array(0).put_along_axis(&c.array(1), c.arg(2), c.axis(None)),
         "getitem" => c.array(0).at(c.index()),
-        "setitem" if c.is_mask() => return None,
         "setitem" => c.array(0).put(c.index(), c.arg(1)),
         "at_add" => c.array(0).put_add(c.index(), c.arg(1)),
         "at_subtract" => c.array(0).put_subtract(c.index(), c.arg(1)),
