@@ -67,6 +67,7 @@ fn write(array: &Array, items: Vec<IndexItem>, value: &Array, how: Reduce) -> Re
         .iter()
         .filter_map(|item| match item {
             Placed::NewAxis => sizes.next().and(None),
+            Placed::Nothing => None,
             Placed::Int(_) => Some(1),
             _ => sizes.next(),
         })

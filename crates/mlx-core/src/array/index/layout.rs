@@ -2,7 +2,7 @@
 //!
 //! Of the result, the axes that all index arrays broadcast to stand in place of the arrays where
 //! these are side by side, else in front. NumPy looks at the written order: anything between the
-//! first and the last array counts, a new axis too.
+//! first and the last array counts, also a new axis and an ellipsis for no axis.
 
 use super::bounds::Bounds;
 use super::view::View;
@@ -14,11 +14,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{ArrayVec, array_op};
 use crate::ops::Reduce;
 
-/// Of the result: an axis of the view, a new axis, or the place of an index array.
+/// Of the result: an axis of the view, a new axis, the place of an index array, or an empty one.
 enum Part {
     Axis(usize),
     New,
     Array,
+    Nothing,
 }
 
 /// What an index with index arrays chooses.
@@ -59,6 +60,10 @@ impl Layout {
             match item {
                 Placed::NewAxis => {
                     parts.push(Part::New);
+                    continue;
+                }
+                Placed::Nothing => {
+                    parts.push(Part::Nothing);
                     continue;
                 }
                 Placed::Slice(slice) => {
@@ -109,7 +114,7 @@ impl Layout {
                 Part::Array if together && i == first => {
                     (0..n_index).for_each(|axis| self.keep(axis, self.index_shape[axis]));
                 }
-                Part::Array => {}
+                Part::Array | Part::Nothing => {}
             }
         }
         self.order.extend(self.axes.iter().map(|axis| n_index as i32 + axis));

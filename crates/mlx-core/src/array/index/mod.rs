@@ -190,6 +190,8 @@ pub(crate) enum Placed {
     Mask(Array),
     /// A mask without axes.
     Truth(bool),
+    /// An ellipsis for no axis, which still stands between what is on either side of it.
+    Nothing,
 }
 
 impl Placed {
@@ -265,6 +267,7 @@ pub(crate) fn place(items: Vec<IndexItem>, ndim: usize) -> Result<Vec<Placed>> {
             }
             IndexItem::Array(mask) if is_mask(&mask) => Placed::Mask(mask),
             IndexItem::Array(array) => Placed::Array(array),
+            IndexItem::Ellipsis if n_axes == ndim => Placed::Nothing,
             IndexItem::Ellipsis => {
                 placed.extend(full());
                 continue;

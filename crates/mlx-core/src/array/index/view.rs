@@ -60,7 +60,7 @@ impl View {
                     view.push_one(Bounds::axis("index", size).position(*position)?);
                 }
                 Placed::Slice(slice) => result_shape.push(view.push(*slice, size)?),
-                Placed::Array(_) | Placed::Mask(_) | Placed::Truth(_) => {}
+                Placed::Array(_) | Placed::Mask(_) | Placed::Truth(_) | Placed::Nothing => {}
             }
         }
         Ok((view, result_shape))

@@ -161,7 +161,8 @@ pub(super) fn chosen(x_shape: &[i32], items: &[Item]) -> Option<Host<i32>> {
     let rest = vec![Item::Slice(None, None, 1); x.shape.len() - n_axes];
     for item in items {
         match item {
-            Item::Ellipsis => written.extend(rest.clone()),
+            // One for no axis stays: it still keeps index arrays apart.
+            Item::Ellipsis if !rest.is_empty() => written.extend(rest.clone()),
             item => written.push(item.clone()),
         }
     }
@@ -213,7 +214,7 @@ pub(super) fn chosen(x_shape: &[i32], items: &[Item]) -> Option<Host<i32>> {
                     taken.push((None, Host::new(&[n], vec![0; n as usize])));
                 }
             }
-            Item::Ellipsis => unreachable!(),
+            Item::Ellipsis => {}
         }
         if has_arrays && (item.is_array() || matches!(item, Item::Int(_))) {
             match &mut first_and_last {
