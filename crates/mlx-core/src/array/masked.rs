@@ -78,6 +78,8 @@ fn spread(mask: &Array, axis: usize, values: &Array) -> Result<Array> {
     let last = values.dim(axis as i32)? - 1;
     let flat = mask.reshape([-1])?.astype(Dtype::Int32)?;
     let turn = flat.cumsum(0, Scan::default())?.subtract(1)?.maximum(0)?.minimum(last)?;
-    let (turn, axis) = (&turn, axis as i32);
+    // A mask that was made of what a gradient is taken by has none itself, which MLX has to be told.
+    let turn = &turn;
+    let (turn, axis) = (&array_op!(mlx_stop_gradient, turn)?, axis as i32);
     array_op!(mlx_take_axis, values, turn, axis)
 }

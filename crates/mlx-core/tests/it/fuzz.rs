@@ -97,12 +97,28 @@ impl Pick {
         }
     }
 
-    /// Integers that are in range wherever there is anything.
+    /// Integers, mostly in range, that the host knows or does not know yet.
     fn indices(&mut self) -> Array {
         let shape = self.shape();
         let dtype =
             self.of(&[Dtype::Int32, Dtype::Uint32, Dtype::Int64, Dtype::Uint8, Dtype::Float32]);
-        ops::zeros(&shape, dtype).unwrap()
+        if self.flag() {
+            return ops::zeros(&shape, dtype).unwrap();
+        }
+        let n: i32 = shape.iter().product();
+        let values: Vec<i32> = (0..n).map(|_| self.int()).collect();
+        let values = Array::from_slice(&values, &shape).unwrap();
+        if self.flag() && dtype == Dtype::Int32 {
+            values
+        } else {
+            values.add(0).unwrap().astype(dtype).unwrap()
+        }
+    }
+
+    fn mask(&mut self, x: &Array) -> Array {
+        let rank = self.below(x.ndim() + 1);
+        let shape = if self.below(6) == 0 { self.shape() } else { x.shape()[..rank].to_vec() };
+        self.make(&shape, Dtype::Bool)
     }
 
     /// What a scatter at two indices along the first axis takes, or nearly.
@@ -119,7 +135,12 @@ impl Pick {
 
     fn index(&mut self) -> Vec<IndexItem> {
         (0..self.below(5))
-            .map(|_| match self.below(7) {
+            .map(|_| match self.below(9) {
+                7 => self.flag().into(),
+                8 => {
+                    let shape = self.shape();
+                    self.make(&shape, Dtype::Bool).into()
+                }
                 0 => NewAxis.into(),
                 1 => Ellipsis.into(),
                 2 => self.indices().into(),
@@ -292,13 +313,25 @@ static CALLS: &[(&str, Call)] = calls! {
         let start = if p.flag() { p.indices() } else { Array::from_slice(&[0], &[1])? };
         x.slice_update_dynamic(&p.array(), &start, &[p.int()])
     };
+    slice_update_add_dynamic: |p, x| {
+        let start = if p.flag() { p.indices() } else { Array::from_slice(&[0], &[1])? };
+        x.slice_update_add_dynamic(&p.array(), &start, &[p.int()])
+    };
+    at_mask: |p, x| { let mask = p.mask(&x); x.at((mask, p.int())) };
+    put_mask: |p, x| { let mask = p.mask(&x); x.put(mask, &p.array()) };
+    put_add_mask: |p, x| { let mask = p.mask(&x); x.put_add((.., mask), &p.array()) };
+    masked_scatter: |p, x| { let mask = p.mask(&x); x.masked_scatter(&mask, &p.array()) };
+    nonzero: |p, x| ops::argwhere(&x);
     take: |p, x| x.take(&p.indices(), p.axis());
+    take_number: |p, x| x.take(p.int(), p.axis());
     take_along_axis: |p, x| x.take_along_axis(&p.indices(), p.int());
     put_along_axis: |p, x| x.put_along_axis(&p.indices(), &p.array(), p.int());
     scatter_add_axis: |p, x| x.scatter_add_axis(&p.indices(), &p.array(), p.int());
+    gather_single: |p, x| x.gather_single(&p.indices(), p.of(&[0, 0, 1, -1, 7]), &p.each(x.ndim(), |p| p.of(&[0, 1, 1, 2, -1])));
     gather: |p, x| x.gather(&[p.indices()], &[p.of(&[0, 0, 1, -1, 7])], &p.each(x.ndim(), |p| p.of(&[0, 1, 1, 2, -1])));
     scatter: |p, x| x.scatter(&[p.indices(), p.indices()][..p.below(3)], &p.array(), &p.list(Pick::int));
     scatter_add: |p, x| x.scatter_add(&[i(2)], &p.updates(&x), &[0]);
+    scatter_prod_single: |p, x| { let updates = p.updates(&x); x.scatter_prod_single(&p.indices(), &updates, p.of(&[0, 0, 1])) };
     scatter_max: |p, x| x.scatter_max(&[i(2)], &p.updates(&x), &[p.of(&[0, 0, 1, -1])]);
     scatter_min: |p, x| x.scatter_min(&[i(2), p.indices()], &p.updates(&x), &[0, p.of(&[0, 1])]);
     matmul: |p, x| x.matmul(&p.array());

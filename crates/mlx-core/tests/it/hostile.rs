@@ -16,7 +16,7 @@ use mlx_core::fast::{
 use mlx_core::fft::{self, Fft, FftN};
 use mlx_core::linalg::{self, NormOrd, Uplo};
 use mlx_core::ops::{self, Closeness, GatherMatmul, Meshgrid, Packed, PadMode, Scan, Side};
-use mlx_core::transforms::{compile, vmap};
+use mlx_core::transforms::{self, compile, vmap};
 use mlx_core::{
     Array, Device, Dtype, ErrorKind, NewAxis, QuantMode, Quantization, Result, Scalar, Slice,
     metal, nn, random, with_device,
@@ -87,6 +87,11 @@ fn f(shape: &[i32]) -> Array {
 
 fn i(values: &[i32]) -> Array {
     Array::from_slice(values, &[values.len() as i32]).unwrap()
+}
+
+/// Indices far out of range that the host does not know yet.
+fn far() -> Array {
+    i(&[HUGE, i32::MIN, 1 << 20, -1 << 20]).add(0).unwrap()
 }
 
 fn of(shape: &[i32], dtype: Dtype) -> Array {
@@ -406,6 +411,38 @@ static CASES: &[Case] = cases! {
         f(&[2, 3]).scatter(&[f(&[1])], &f(&[1, 1, 3]), &[0]);
         f(&[2, 3]).scatter_max(&[i(&[0]), i(&[0])], &f(&[1, 1, 1]), &[0, 0]);
         f(&[0, 3]).scatter_min(&[i(&[0])], &f(&[1, 1, 3]), &[0]);
+        f(&[2]).take(2, 0);
+        f(&[2]).take(i64::MIN, None);
+        f(&[2]).take(true, 0);
+        f(&[2]).take(f32::NAN, 0);
+        f(&[2]).take(&i(&[0, 2]), 0);
+        f(&[2]).take_along_axis(&i(&[-3]), 0);
+        f(&[2]).put_along_axis(&i(&[2]), 1.0f32, None);
+        f(&[2]).scatter_add_axis(&i(&[HUGE]), &f(&[1]), 0);
+        f(&[2, 3]).gather(&[i(&[2])], &[1], &[1, 2]);
+        f(&[2, 3]).gather(&[i(&[-1])], &[1], &[1, 2]);
+        f(&[2, 3]).gather_single(&i(&[i32::MIN]), 0, &[1, 1]);
+        f(&[2, 3]).gather_single(&i(&[0]), -1, &[1, 1]);
+        f(&[2, 3]).scatter(&[i(&[2])], &f(&[1, 1, 3]), &[0]);
+        f(&[2, 3]).scatter_add(&[i(&[1])], &f(&[1, 2, 3]), &[0]);
+        f(&[2, 3]).scatter_prod_single(&i(&[-3]), &f(&[1, 1, 3]), 0);
+        f(&[4]).slice_dynamic(&i(&[3]), &[0], &[2]);
+        f(&[4]).slice_dynamic(&i(&[-1]), &[0], &[1]);
+        f(&[4]).slice_dynamic(&i(&[0]), &[0], &[-1]);
+        f(&[4]).slice_dynamic(&i(&[0]), &[0], &[1, 1]);
+        f(&[4]).slice_dynamic(&of(&[1], Dtype::Bool), &[0], &[1]);
+        f(&[4]).slice_update_max_dynamic(&f(&[2]), &i(&[3]), &[0]);
+        f(&[2]).slice_update_prod(&f(&[3]), &[0], &[2], &[1]);
+        f(&[2]).slice_update_min(&f(&[2]), &[0], &[2], &[0]);
+        f(&[2]).masked_scatter(&f(&[2]), &f(&[2]));
+        f(&[2]).masked_scatter(&of(&[3], Dtype::Bool), &f(&[2]));
+        f(&[2]).masked_scatter(&of(&[2], Dtype::Bool), &f(&[2, 2]));
+        f(&[2]).put(Array::from_slice(&[true, true], &[2]).unwrap(), &f(&[3]));
+        f(&[2]).put(true, &f(&[2, 2]));
+        f(&[2]).at((true, of(&[2], Dtype::Bool), 0));
+        ops::nonzero(&f(&[]));
+        fast::cross_entropy(&f(&[2, 3]), &i(&[3, 0]));
+        ops::gather_mm(&f(&[2, 2, 2]), &f(&[2, 2, 2]), Some(&i(&[2])), None, false);
         f(&[2]).at(f(&[1]));
         f(&[2]).at(of(&[3], Dtype::Bool));
         f(&[2]).at(Slice::step(0));
@@ -960,6 +997,36 @@ static CASES: &[Case] = cases! {
         f(&[2, 3]).scatter_add(&[i(&[0])], &f(&[1, 2, 3]), &[0]);
         of(&[2], Dtype::Complex64).scatter_prod(&[i(&[0])], &of(&[1, 1], Dtype::Complex64), &[0]);
         of(&[2], Dtype::Complex64).scatter_max(&[i(&[0])], &of(&[1, 1], Dtype::Complex64), &[0]);
+        f(&[2]).take(&far(), 0);
+        f(&[2]).take(&far(), None);
+        f(&[2]).take(&far().astype(Dtype::Uint64).unwrap(), 0);
+        f(&[4]).take_along_axis(&far(), 0);
+        f(&[4]).put_along_axis(&far(), 1.0f32, 0);
+        f(&[4]).scatter_add_axis(&far(), &f(&[4]), 0);
+        f(&[2, 3]).gather(&[far(), far()], &[0, 1], &[2, 2]);
+        f(&[2, 3]).gather_single(&far(), 1, &[1, 2]);
+        f(&[2, 3]).scatter(&[far()], &f(&[4, 1, 3]), &[0]);
+        f(&[2, 3]).scatter_max(&[far(), far()], &f(&[4, 1, 2]), &[0, 1]);
+        f(&[2, 3]).slice_dynamic(&far().at(..2).unwrap(), &[0, 1], &[1, 2]);
+        f(&[2, 3]).slice_dynamic(&far().at((NewAxis, 0)).unwrap().broadcast_to([2]).unwrap(), &[0, 1], &[1, 2]);
+        f(&[2, 3]).slice_dynamic(&far().at(Slice::step(-3)).unwrap(), &[0, 1], &[1, 2]);
+        f(&[2, 3]).slice_update_dynamic(&f(&[1, 2]), &far().at(1..3).unwrap(), &[0, 1]);
+        f(&[2, 3]).slice_update_add_dynamic(&f(&[1, 2]), &far().at(1..3).unwrap(), &[0, 1]);
+        f(&[2, 3]).at((far(), far()));
+        f(&[2, 3]).put((.., far()), 1.0f32);
+        f(&[2, 3]).put_add((far(), ..2), 1.0f32);
+        ops::gather_mm(&f(&[2, 2, 2]), &f(&[2, 2, 2]), Some(&far()), Some(&far()), false);
+        packed(&[3, 2, 8], &[3, 2, 1], 64, 4).gather_matmul(&f(&[2, 1, 64]), Some(&far()), Some(&far()), GatherMatmul::default());
+        packed(&[2, 8], &[2, 1], 64, 4).take_rows(&far());
+        packed(&[2, 8], &[1, 1], 64, 4).take_rows(&i(&[1]));
+        fast::cross_entropy(&f(&[4, 3]), &far());
+        f(&[2]).put(&of(&[2], Dtype::Bool), &f(&[3]));
+        f(&[2]).put(f(&[2]).greater(0.0f32).unwrap(), &f(&[0]));
+        f(&[0]).put(f(&[0]).greater(0.0f32).unwrap(), &f(&[3]));
+        f(&[]).put(f(&[]).greater(0.0f32).unwrap(), 1.0f32);
+        f(&[]).at(f(&[]).greater(0.0f32).unwrap());
+        transforms::grad_once(|x| Ok(vec![x[0].put(x[0].greater(0.0f32)?, &x[1])?.sum(ALL, false)?]), &[f(&[64]), f(&[3])], &[0, 1]);
+        transforms::grad_once(|x| Ok(vec![x[0].take(&far(), 0)?.sum(ALL, false)?]), &[f(&[2])], 0);
         f(&[0]).at(i(&[]));
         f(&[2]).at((NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis, NewAxis));
         f(&[2]).put(i(&[]), 1.0f32);

@@ -1,6 +1,6 @@
 //! Masks: laziness, transforms, `nonzero`; and whether an update is in place.
 
-use mlx_core::transforms::{compile, vmap};
+use mlx_core::transforms::{compile, grad_once, vmap};
 use mlx_core::{Array, Device, ErrorKind, NewAxis, Result, eval, ops, with_device};
 
 fn i(values: &[i32]) -> Array {
@@ -63,6 +63,50 @@ fn transforms_of_masked_writes() {
         let mapped = vmap(values, &[0, -1], &[0])?.call(&inputs)?;
         assert_eq!(mapped[0].to_vec::<i32>()?, [0, 1, 10, 10, 20, 30]);
         Ok(())
+    });
+}
+
+#[test]
+fn gradients() {
+    on_cpu(|| {
+        let x = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[4])?;
+        let weights = Array::from_slice(&[1.0f32, 10.0, 100.0, 1000.0], &[4])?;
+        let check = |inputs: &[Array],
+                     put: &dyn Fn(&[Array]) -> Result<Array>,
+                     expected: &[&[f32]]|
+         -> Result<()> {
+            let weigh = |x: &[Array]| Ok(vec![(put(x)? * &weights)?.sum(.., false)?]);
+            let argnums: Vec<i32> = (0..inputs.len() as i32).collect();
+            for (grad, expected) in grad_once(weigh, inputs, &argnums[..])?.iter().zip(expected) {
+                assert_eq!(grad.to_vec::<f32>()?, *expected);
+            }
+            Ok(())
+        };
+        let high = |x: &Array| x.greater(2.0f32);
+        let scalar = [x.clone(), Array::from(5.0f32)];
+        check(&scalar, &|x| x[0].put(high(&x[0])?, &x[1]), &[&[1.0, 10.0, 0.0, 0.0], &[1100.0]])?;
+        check(
+            &scalar,
+            &|x| x[0].put_multiply(high(&x[0])?, &x[1]),
+            &[&[1.0, 10.0, 500.0, 5000.0], &[4300.0]],
+        )?;
+        let values = [x.clone(), Array::from_slice(&[7.0f32, 8.0], &[2])?];
+        check(
+            &values,
+            &|x| x[0].put(high(&x[0])?, &x[1]),
+            &[&[1.0, 10.0, 0.0, 0.0], &[100.0, 1000.0]],
+        )?;
+        check(
+            &values,
+            &|x| x[0].put_add((i(&[3, 0]).add(0)?, true), x[1].reshape([2])?),
+            &[&[1.0, 10.0, 100.0, 1000.0], &[1000.0, 1.0]],
+        )?;
+        // Two of the three indices mean the last element.
+        check(
+            &[x],
+            &|x| x[0].take(i(&[9, 3, 0]).add(0)?, 0)?.pad(&[(1, 0)], 0.0f32),
+            &[&[1000.0, 0.0, 0.0, 110.0]],
+        )
     });
 }
 
