@@ -27,6 +27,7 @@ enum Need {
     Rustfmt,
     Clippy,
     Libclang,
+    CargoFuzz,
 }
 
 const SUITES: &[Suite] = &[
@@ -73,6 +74,12 @@ const SUITES: &[Suite] = &[
         what: "projects that use one crate by its path",
         need: &[Need::Native],
         run: outside,
+    },
+    Suite {
+        name: "fuzz",
+        what: "the fuzzers of file formats compile",
+        need: &[Need::Native, Need::CargoFuzz],
+        run: check_fuzz,
     },
     Suite {
         name: "bindings",
@@ -138,6 +145,7 @@ impl Need {
             Need::Rustfmt => "rustfmt",
             Need::Clippy => "clippy",
             Need::Libclang => "libclang",
+            Need::CargoFuzz => "cargo-fuzz",
         }
     }
 
@@ -147,6 +155,7 @@ impl Need {
             Need::Rustfmt => (setup::has_component("rustfmt"), "rustup component add rustfmt"),
             Need::Clippy => (setup::has_component("clippy"), "rustup component add clippy"),
             Need::Libclang => (setup::has_libclang(), "cargo xtask setup --dev"),
+            Need::CargoFuzz => (native::has_program("cargo-fuzz"), "cargo install cargo-fuzz"),
         };
         (!is_met).then(|| format!("no {}: {hint}", self.text()))
     }
@@ -213,14 +222,25 @@ fn test(targets: &[&str]) -> Result<()> {
 fn fmt() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     // What no manifest of the workspace leads to.
-    let outside = shell::files_below(&shell::root().join("xtask/outside"))?;
-    for file in outside.iter().filter(|path| path.extension().is_some_and(|e| e == "rs")) {
-        let mut rustfmt = Command::new("rustfmt");
-        rustfmt.args(["--check", "--edition", "2024", "--config-path"]);
-        rustfmt.arg(shell::root().join("rustfmt.toml"));
-        shell::run(rustfmt.arg(shell::root().join("xtask/outside").join(file)))?;
+    for dir in ["xtask/outside", "fuzz/targets"].map(|dir| shell::root().join(dir)) {
+        let files = shell::files_below(&dir)?;
+        for file in files.iter().filter(|path| path.extension().is_some_and(|e| e == "rs")) {
+            let mut rustfmt = Command::new("rustfmt");
+            rustfmt.args(["--check", "--edition", "2024", "--config-path"]);
+            rustfmt.arg(shell::root().join("rustfmt.toml"));
+            shell::run(rustfmt.arg(dir.join(file)))?;
+        }
     }
     Ok(())
+}
+
+/// With the stable toolchain and no instrumentation: what can break is the readers' interface.
+fn check_fuzz() -> Result<()> {
+    let manifest = shell::root().join("fuzz/Cargo.toml");
+    let target = shell::target_dir()?.join("fuzz");
+    let mut cargo = shell::cargo();
+    cargo.args(["check", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(target);
+    shell::run(&mut cargo)
 }
 
 fn check_bindings() -> Result<()> {

@@ -12,7 +12,10 @@ use std::fmt;
 use mlx_sys as sys;
 
 pub use element::{Complex32, Element};
-pub use file::{load_safetensors, save_safetensors};
+pub use file::{
+    Loaded, load, load_npy, load_npz, load_safetensors, load_safetensors_with_metadata, save_npy,
+    save_npz, save_npz_compressed, save_safetensors,
+};
 pub use operators::{Operand, Scalar};
 pub(crate) use operators::{clear_constants, with_pair};
 

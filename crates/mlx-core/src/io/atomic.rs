@@ -31,6 +31,14 @@ pub fn write_file(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<()> {
+    write_seekable_file(path, |file| write(file))
+}
+
+/// Writes a file as [`write_file`] does, for a format whose parts are not written in their order.
+pub(crate) fn write_seekable_file(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>,
+) -> Result<()> {
     let path = path.as_ref();
     let io = |source| Error::io(path, source);
     if path.file_name().is_none() {

@@ -8,6 +8,8 @@ mod gpu;
 mod hostile;
 mod index;
 mod numerics;
+mod malformed;
+mod npz;
 mod ops;
 mod optim;
 mod quantized;

@@ -7,7 +7,7 @@ use mlx_core::io::{Checkpoint, SafetensorsFile, TensorData, TensorInfo, write_sa
 use mlx_core::{Dtype, ErrorKind};
 use proptest::prelude::*;
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -49,14 +49,14 @@ fn a_static_file_reads_like_a_mapped_one() {
 }
 
 #[derive(Clone, Debug)]
-struct Tensor {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<i32>,
-    bytes: Vec<u8>,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<i32>,
+    pub(crate) bytes: Vec<u8>,
 }
 
-fn any_tensor() -> impl Strategy<Value = Tensor> {
+pub(crate) fn any_tensor() -> impl Strategy<Value = Tensor> {
     let shape = prop_oneof![
         8 => prop::collection::vec(1..5i32, 0..4),
         1 => prop::collection::vec(0..3i32, 1..4),
@@ -75,7 +75,7 @@ fn any_tensor() -> impl Strategy<Value = Tensor> {
     )
 }
 
-fn any_tensors() -> impl Strategy<Value = Vec<Tensor>> {
+pub(crate) fn any_tensors() -> impl Strategy<Value = Vec<Tensor>> {
     prop::collection::vec(any_tensor(), 0..8).prop_map(|mut tensors| {
         let mut names = BTreeSet::from(["__metadata__".to_owned()]);
         tensors.retain(|tensor| names.insert(tensor.name.clone()));
@@ -83,7 +83,7 @@ fn any_tensors() -> impl Strategy<Value = Vec<Tensor>> {
     })
 }
 
-fn any_metadata() -> impl Strategy<Value = BTreeMap<String, String>> {
+pub(crate) fn any_metadata() -> impl Strategy<Value = BTreeMap<String, String>> {
     prop::collection::btree_map(".{0,6}", ".{0,12}", 0..3)
 }
 

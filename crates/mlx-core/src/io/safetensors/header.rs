@@ -67,7 +67,7 @@ pub(super) fn stored_dtype(dtype: Dtype) -> &'static str {
 
 /// Computes the size in bytes of a tensor; `None` when a dimension is negative or the size, or a
 /// stride, does not fit 63 bits.
-pub(super) fn byte_size(dtype: Dtype, shape: &[i32]) -> Option<u64> {
+pub(in crate::io) fn byte_size(dtype: Dtype, shape: &[i32]) -> Option<u64> {
     let mut strided = dtype.size() as i64;
     for &dim in shape {
         if dim < 0 {
@@ -192,17 +192,25 @@ fn check_tensor(raw: RawTensor<'_>) -> Result<CheckedTensor> {
     let shape: Vec<i32> = shape.into_iter().map(|Dim(dim)| dim).collect();
     let bad = |text| Error::new(ErrorKind::Format, text);
     let size = byte_size(dtype, &shape)
-        .ok_or_else(|| bad(format!("size of {stored_dtype} {shape:?} overflows")))?;
+        .ok_or_else(|| bad(format!("size of {stored_dtype} {} overflows", shown(&shape))))?;
     if begin > end {
         return Err(bad(format!("data_offsets [{begin}, {end}] are out of order")));
     }
     if end - begin != size {
-        let held = end - begin;
+        let (held, shape) = (end - begin, shown(&shape));
         return Err(bad(format!(
-            "data_offsets [{begin}, {end}] hold {held} bytes, {stored_dtype} {shape:?} needs {size}"
+            "data_offsets [{begin}, {end}] hold {held} bytes, {stored_dtype} {shape} needs {size}"
         )));
     }
     Ok(CheckedTensor { stored_dtype, dtype, shape, begin, end })
+}
+
+/// Prints a shape for an error, but not thousands of axes.
+fn shown(shape: &[i32]) -> String {
+    match shape.len() {
+        0..=32 => format!("{shape:?}"),
+        axes => format!("of {axes} axes"),
+    }
 }
 
 /// Checks that sorted tensors lie one right after the other, and returns where the last ends.

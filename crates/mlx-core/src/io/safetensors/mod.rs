@@ -22,6 +22,7 @@ mod write;
 pub use checkpoint::Checkpoint;
 pub use file::SafetensorsFile;
 pub use header::TensorInfo;
+pub(super) use header::byte_size;
 pub use index::IndexDisagreement;
 pub use write::{
     TensorData, TensorLayout, TensorSink, write_safetensors, write_safetensors_streamed,

@@ -106,7 +106,17 @@ pub struct TensorSink<'a> {
     missing: u64,
 }
 
-impl TensorSink<'_> {
+impl<'a> TensorSink<'a> {
+    /// Makes a sink for the `missing` bytes of `tensor`; `path` is for error texts.
+    pub(in crate::io) fn new(
+        path: &'a Path,
+        tensor: &'a TensorLayout,
+        file: &'a mut dyn Write,
+        missing: u64,
+    ) -> Self {
+        TensorSink { path, tensor, file, missing }
+    }
+
     /// Writes the next bytes of the tensor.
     ///
     /// # Errors
@@ -121,7 +131,8 @@ impl TensorSink<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<()> {
+    /// Checks that nothing is missing.
+    pub(in crate::io) fn finish(self) -> Result<()> {
         match self.missing {
             0 => Ok(()),
             missing => Err(self.size_error(format_args!("{missing} bytes too few"))),
@@ -179,7 +190,7 @@ impl<'a> Plan<'a> {
         file.write_all(&(self.header.len() as u64).to_le_bytes()).map_err(io)?;
         file.write_all(&self.header).map_err(io)?;
         for (position, (tensor, &missing)) in self.layout.iter().zip(&self.sizes).enumerate() {
-            let mut sink = TensorSink { path, tensor, file: &mut *file, missing };
+            let mut sink = TensorSink::new(path, tensor, &mut *file, missing);
             data(position, &mut sink)?;
             sink.finish()?;
         }
