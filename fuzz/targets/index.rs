@@ -1,4 +1,6 @@
 //! Any text as the index of a model's directory, beside two sound files.
+//!
+//! Every run writes a file: with `TMPDIR` in memory, such as `/dev/shm`, it is a hundred times as fast.
 
 #![no_main]
 

@@ -89,6 +89,16 @@ const SUITES: &[Suite] = &[
     },
 ];
 
+/// The workspace's profile, for a project outside of it that is to share what was compiled.
+const PROFILE: [&str; 6] = [
+    "--config",
+    "profile.dev.debug=\"line-tables-only\"",
+    "--config",
+    "profile.dev.package.\"*\".debug=false",
+    "--config",
+    "profile.dev.package.\"*\".opt-level=1",
+];
+
 enum Outcome {
     Ok,
     Failed(String),
@@ -235,12 +245,14 @@ fn fmt() -> Result<()> {
 }
 
 /// With the stable toolchain and no instrumentation: what can break is the readers' interface.
+/// The workspace's profile and target directory only save compiling everything again.
 fn check_fuzz() -> Result<()> {
-    let manifest = shell::root().join("fuzz/Cargo.toml");
-    let target = shell::target_dir()?.join("fuzz");
-    let mut cargo = shell::cargo();
-    cargo.args(["check", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(target);
-    shell::run(&mut cargo)
+    let dir = shell::root().join("fuzz");
+    fs::copy(shell::root().join("Cargo.lock"), dir.join("Cargo.lock"))?;
+    let mut cargo = shell::cargo_here();
+    cargo.current_dir(dir).arg("check");
+    cargo.args(PROFILE);
+    shell::run(cargo.env("CARGO_TARGET_DIR", shell::target_dir()?))
 }
 
 fn check_bindings() -> Result<()> {
@@ -288,9 +300,7 @@ fn run_outside(template: &Path, target: &Path) -> Result<String> {
     fs::copy(shell::root().join("Cargo.lock"), dir.path().join("Cargo.lock"))?;
     let mut cargo = shell::cargo_here();
     cargo.current_dir(dir.path()).arg("run");
-    cargo.args(["--config", "profile.dev.debug=\"line-tables-only\""]);
-    cargo.args(["--config", "profile.dev.package.\"*\".debug=false"]);
-    cargo.args(["--config", "profile.dev.package.\"*\".opt-level=1"]);
+    cargo.args(PROFILE);
     cargo.arg("--").arg(shell::root().join("fixtures")).env("CARGO_TARGET_DIR", target);
     for (name, _) in std::env::vars_os() {
         // What cargo sets for this program is not exported for a user's project.
