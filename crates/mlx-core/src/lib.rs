@@ -43,6 +43,7 @@ mod weights;
 
 pub use array::index::{Ellipsis, Index, IndexItem, NewAxis, Slice};
 pub use array::{Array, Axes, Complex32, Element, Operand, Scalar};
+pub use array::{GgufArrays, GgufLoad, GgufSource, load_gguf, save_gguf};
 pub use array::{load_safetensors, save_safetensors};
 pub use device::{Device, DeviceValue, mlx_version};
 pub use array::{

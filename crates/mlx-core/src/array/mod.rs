@@ -2,6 +2,7 @@
 
 mod element;
 mod file;
+mod gguf;
 pub(crate) mod index;
 pub(crate) mod masked;
 mod operators;
@@ -16,6 +17,8 @@ pub use file::{
     Loaded, load, load_npy, load_npz, load_safetensors, load_safetensors_with_metadata, save_npy,
     save_npz, save_npz_compressed, save_safetensors,
 };
+pub use file::{load_safetensors, save_safetensors};
+pub use gguf::{GgufArrays, GgufLoad, GgufSource, load_gguf, save_gguf};
 pub use operators::{Operand, Scalar};
 pub(crate) use operators::{clear_constants, with_pair};
 

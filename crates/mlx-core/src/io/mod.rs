@@ -6,21 +6,28 @@
 //! [`atomic`], which replaces a file whole or leaves it alone.
 //!
 //! Start at [`Checkpoint::open_dir`] to read a model, at [`SafetensorsFile::open`],
-//! [`NpyFile::open`] or [`NpzFile::open`] to read one file, and at [`write_safetensors`],
-//! [`write_npy`] or [`write_npz`] to write one.
+//! [`GgufFile::open`], [`NpyFile::open`] or [`NpzFile::open`] to read one file, and at
+//! [`write_safetensors`], [`write_gguf_streamed`], [`write_npy`] or [`write_npz`] to write one.
 
 pub mod atomic;
 mod format;
+mod gguf;
 mod mapping;
 mod npy;
 mod npz;
 mod safetensors;
+mod sink;
 
 pub use format::FileFormat;
+pub use gguf::{
+    GgmlType, GgufArray, GgufFile, GgufLayout, GgufPacked, GgufScales, GgufTensor, GgufValue,
+    write_gguf_streamed,
+};
 pub use mapping::{Mapping, TensorBytes};
 pub use npy::{NpyFile, write_npy};
 pub use npz::{NpzFile, NpzMethod, write_npz, write_npz_streamed};
 pub use safetensors::{
     Checkpoint, IndexDisagreement, SafetensorsFile, TensorData, TensorInfo, TensorLayout,
-    TensorSink, write_safetensors, write_safetensors_streamed,
+    write_safetensors, write_safetensors_streamed,
 };
+pub use sink::TensorSink;

@@ -5,6 +5,7 @@ mod array;
 mod exit;
 mod fuzz;
 mod gpu;
+mod gguf;
 mod hostile;
 mod index;
 mod numerics;

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::header::{LENGTH_SIZE, MAX_HEADER_SIZE, METADATA_KEY, byte_size, stored_dtype};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::atomic;
+use crate::io::{TensorSink, atomic};
 
 /// A tensor to be written.
 #[derive(Clone, Debug)]
@@ -98,55 +98,6 @@ pub fn write_safetensors_streamed(
     atomic::write_file(path, |file| plan.write(path, file, data))
 }
 
-/// Takes the bytes of one tensor on their way into a file.
-pub struct TensorSink<'a> {
-    path: &'a Path,
-    tensor: &'a TensorLayout,
-    file: &'a mut dyn Write,
-    missing: u64,
-}
-
-impl<'a> TensorSink<'a> {
-    /// Makes a sink for the `missing` bytes of `tensor`; `path` is for error texts.
-    pub(in crate::io) fn new(
-        path: &'a Path,
-        tensor: &'a TensorLayout,
-        file: &'a mut dyn Write,
-        missing: u64,
-    ) -> Self {
-        TensorSink { path, tensor, file, missing }
-    }
-
-    /// Writes the next bytes of the tensor.
-    ///
-    /// # Errors
-    /// When they are more than dtype and shape ask for, or the file system fails.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let count = bytes.len() as u64;
-        if count > self.missing {
-            return Err(self.size_error(format_args!("{} bytes too many", count - self.missing)));
-        }
-        self.file.write_all(bytes).map_err(|source| Error::io(self.path, source))?;
-        self.missing -= count;
-        Ok(())
-    }
-
-    /// Checks that nothing is missing.
-    pub(in crate::io) fn finish(self) -> Result<()> {
-        match self.missing {
-            0 => Ok(()),
-            missing => Err(self.size_error(format_args!("{missing} bytes too few"))),
-        }
-    }
-
-    fn size_error(&self, what: std::fmt::Arguments<'_>) -> Error {
-        let TensorLayout { name, dtype, shape } = self.tensor;
-        let path = self.path.display();
-        let text = format!("{path}: tensor {name:?}: {what} for {dtype} {shape:?}");
-        Error::new(ErrorKind::InvalidArgument, text)
-    }
-}
-
 /// A checked layout with the header that announces it.
 struct Plan<'a> {
     layout: &'a [TensorLayout],
@@ -189,8 +140,9 @@ impl<'a> Plan<'a> {
         let io = |source| Error::io(path, source);
         file.write_all(&(self.header.len() as u64).to_le_bytes()).map_err(io)?;
         file.write_all(&self.header).map_err(io)?;
-        for (position, (tensor, &missing)) in self.layout.iter().zip(&self.sizes).enumerate() {
-            let mut sink = TensorSink::new(path, tensor, &mut *file, missing);
+        for (position, (tensor, &size)) in self.layout.iter().zip(&self.sizes).enumerate() {
+            let kind = format_args!("{} {:?}", tensor.dtype, tensor.shape);
+            let mut sink = TensorSink::new(path, &tensor.name, &kind, &mut *file, size);
             data(position, &mut sink)?;
             sink.finish()?;
         }
