@@ -6,6 +6,7 @@ mod exit;
 mod fuzz;
 mod gpu;
 mod gguf;
+mod gguf_arrays;
 mod hostile;
 mod index;
 mod numerics;
