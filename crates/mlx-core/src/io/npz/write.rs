@@ -76,7 +76,8 @@ fn write_archive(
         zip.start_file(format!("{}.npy", tensor.name), options(method, *size))
             .map_err(|error| zip_error(path, error))?;
         zip.write_all(header).map_err(|source| Error::io(path, source))?;
-        let mut sink = TensorSink::new(path, tensor, &mut zip, *size);
+        let kind = format_args!("{} {:?}", tensor.dtype, tensor.shape);
+        let mut sink = TensorSink::new(path, &tensor.name, &kind, &mut zip, *size);
         data(position, &mut sink)?;
         sink.finish()?;
     }
