@@ -173,7 +173,7 @@ fn ternary_digit(block: &[u8; 54], j: usize) -> u8 {
         160..240 => (32 + (j - 160) % 16, (j - 160) / 16),
         _ => (48 + (j - 240) % 4, (j - 240) / 4),
     };
-    (u16::from(block[byte].wrapping_mul(POWERS[power % 5])) * 3 >> 8) as u8
+    ((u16::from(block[byte].wrapping_mul(POWERS[power % 5])) * 3) >> 8) as u8
 }
 
 /// Collects the parts of a packed weight.

@@ -87,7 +87,7 @@ pub(super) fn tq1_0(block: &[u8; 54], out: &mut [f32; 256]) {
         let mut power = 1u8;
         for out in out.chunks_exact_mut(bytes.len()).take(n_digits) {
             for (x, byte) in out.iter_mut().zip(bytes) {
-                let digit = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+                let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
                 *x = d * f32::from(digit as i8 - 1);
             }
             power = power.wrapping_mul(3);
