@@ -416,7 +416,7 @@ fn no_changed_byte_does_harm() {
         let file = GgufFile::from_bytes("x", bytes.clone()).unwrap();
         let data = file.tensors().map(|(_, tensor)| tensor.range.start).min().unwrap();
         for at in 0..data {
-            for byte in [0, 1, 0x7f, 0x80, 0xff, bytes[at] ^ 1, bytes[at].wrapping_add(1)] {
+            for byte in [0, 0x7f, 0xff, bytes[at] ^ 1] {
                 let mut changed = bytes.clone();
                 changed[at] = byte;
                 check_any(&changed);
@@ -437,7 +437,8 @@ fn refuses_to_write_what_nobody_could_read() {
     };
     let deep = (0..8).fold(GgufArray::U8(vec![]), |array, _| GgufArray::Array(vec![array]));
     let one = GgufValue::U8(1);
-    let layouts: [(&[GgufLayout], &[(&str, GgufValue)], &str); 12] = [
+    type Case<'a> = (&'a [GgufLayout], &'a [(&'a str, GgufValue)], &'a str);
+    let cases: [Case<'_>; 12] = [
         (&[tensor("", &[32])], &[], "a tensor cannot have an empty name"),
         (&[tensor(&"n".repeat(64), &[32])], &[], "has 64 bytes, more than 63"),
         (&[tensor("t", &[32]), tensor("t", &[32])], &[], "tensor \"t\" is given twice"),
@@ -451,7 +452,7 @@ fn refuses_to_write_what_nobody_could_read() {
         (&[], &[("general.alignment", 8u64.into())], "general.alignment is 8, not"),
         (&[], &[("general.alignment", (1u32 << 31).into())], "general.alignment is 2147483648"),
     ];
-    for (layout, metadata, expected) in layouts {
+    for (layout, metadata, expected) in cases {
         let result = write_gguf_streamed(&path, layout, metadata, |_, sink| sink.write(&[0; 18]));
         let error = result.expect_err(expected);
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
