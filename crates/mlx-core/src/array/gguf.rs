@@ -24,8 +24,11 @@ pub enum GgufLoad {
     /// Numbers of this floating type.
     Dequantize(Dtype),
     /// One of MLX's packed forms where it has the same numbers ([`GgufPacked`] lists them), else
-    /// numbers. The floating type is that of affine scales and biases, and of those numbers:
-    /// with `float32` nothing is lost; with another, scales and MLX's results are rounded to it.
+    /// numbers. The floating type is that of affine scales and biases, and of those numbers.
+    ///
+    /// With `float32` nothing is lost, but a 4-bit weight takes 6 bits with its scale and bias
+    /// instead of 5, and MLX computes products with it in `float32`. With another type scales and
+    /// what MLX makes of them are rounded to it.
     Packed(Dtype),
 }
 
