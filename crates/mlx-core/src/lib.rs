@@ -44,13 +44,11 @@ mod weights;
 pub use array::index::{Ellipsis, Index, IndexItem, NewAxis, Slice};
 pub use array::{Array, Axes, Complex32, Element, Operand, Scalar};
 pub use array::{GgufArrays, GgufLoad, GgufSource, load_gguf, save_gguf};
-pub use array::{load_safetensors, save_safetensors};
-pub use device::{Device, DeviceValue, mlx_version};
 pub use array::{
     Loaded, load, load_npy, load_npz, load_safetensors, load_safetensors_with_metadata, save_npy,
     save_npz, save_npz_compressed, save_safetensors,
 };
-pub use device::Device;
+pub use device::{Device, DeviceValue, mlx_version};
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use quantization::{QuantMode, Quantization, QuantizationConfig};

@@ -17,7 +17,6 @@ pub use file::{
     Loaded, load, load_npy, load_npz, load_safetensors, load_safetensors_with_metadata, save_npy,
     save_npz, save_npz_compressed, save_safetensors,
 };
-pub use file::{load_safetensors, save_safetensors};
 pub use gguf::{GgufArrays, GgufLoad, GgufSource, load_gguf, save_gguf};
 pub use operators::{Operand, Scalar};
 pub(crate) use operators::{clear_constants, with_pair};
