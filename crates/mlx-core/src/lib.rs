@@ -37,7 +37,7 @@ pub mod ops;
 pub mod optim;
 pub mod quantization;
 pub mod random;
-mod stream;
+pub mod stream;
 pub mod transforms;
 mod weights;
 
@@ -55,6 +55,12 @@ pub use quantization::{QuantMode, Quantization, QuantizationConfig};
 pub use stream::{Stream, with_device, with_stream};
 pub use transforms::{async_eval, eval};
 pub use weights::{Mismatch, Weights, WeightsReport};
+
+/// Returns the number of C handles that this thread holds, where they are counted; for tests.
+#[doc(hidden)]
+pub fn live_handles() -> Option<isize> {
+    ffi::live_handles()
+}
 
 /// The version of MLX that this crate is built for.
 pub const MLX_VERSION: &str = "0.32.2";

@@ -1,9 +1,16 @@
 //! Streams: where ops run, chosen by scope and not by argument.
 //!
 //! MLX's streams belong to a thread, so a [`Stream`] is an index into a table of this thread. An
-//! op pays one look into that table.
+//! op pays one look into that table. A CPU stream is an OS thread, which MLX never ends: a thread
+//! that ends leaves its streams to later ones, so there are as many as threads ever computed at
+//! the same time.
+//!
+//! What MLX has and this has not: default streams and devices cannot be set, scopes decide;
+//! streams that several threads share, since no array can follow; a list of all streams of the
+//! process, for the same reason; thread-local streams, because every [`Stream`] is one.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::marker::PhantomData;
 
 use mlx_sys as sys;
@@ -44,7 +51,8 @@ struct Entry {
 
 #[derive(Default)]
 struct Table {
-    entries: Vec<Entry>,
+    /// `None` where a stream was given up; indices stay.
+    entries: Vec<Option<Entry>>,
     defaults: [Option<usize>; 2],
     /// Innermost last; empty means the default stream of the default device.
     scopes: Vec<usize>,
@@ -52,9 +60,7 @@ struct Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        for entry in &self.entries {
-            ffi::stream_free(entry.raw);
-        }
+        self.entries.iter().flatten().for_each(|entry| ffi::stream_free(entry.raw));
     }
 }
 
@@ -64,7 +70,7 @@ thread_local! {
 
 impl Table {
     fn add(&mut self, raw: sys::mlx_stream, device: Device) -> usize {
-        self.entries.push(Entry { raw, device });
+        self.entries.push(Some(Entry { raw, device }));
         self.entries.len() - 1
     }
 
@@ -85,6 +91,12 @@ impl Table {
             None => self.default_of(Device::default_device()),
         }
     }
+
+    fn get(&self, index: usize) -> Result<&Entry> {
+        self.entries.get(index).and_then(Option::as_ref).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "stream: was given up by stream::clear")
+        })
+    }
 }
 
 fn check_available(device: Device) -> Result<()> {
@@ -102,12 +114,18 @@ fn with_table<T>(f: impl FnOnce(&mut Table) -> Result<T>) -> Result<T> {
 }
 
 pub(crate) fn current_raw() -> Result<sys::mlx_stream> {
-    with_table(|table| table.current().map(|index| table.entries[index].raw))
+    with_table(|table| {
+        let index = table.current()?;
+        Ok(table.get(index)?.raw)
+    })
 }
 
 /// Returns the device that ops run on here.
 pub(crate) fn current_device() -> Result<Device> {
-    with_table(|table| table.current().map(|index| table.entries[index].device))
+    with_table(|table| {
+        let index = table.current()?;
+        Ok(table.get(index)?.device)
+    })
 }
 
 impl Stream {
@@ -140,7 +158,7 @@ impl Stream {
     pub fn current() -> Result<Stream> {
         with_table(|table| {
             let index = table.current()?;
-            Ok(Stream { index, device: table.entries[index].device, thread: PhantomData })
+            Ok(Stream { index, device: table.get(index)?.device, thread: PhantomData })
         })
     }
 
@@ -152,11 +170,69 @@ impl Stream {
     /// Waits until all work on this stream is done.
     ///
     /// # Errors
-    /// When work on the stream failed.
+    /// When work on the stream failed and nobody was told yet.
     pub fn synchronize(self) -> Result<()> {
-        let raw = with_table(|table| Ok(table.entries[self.index].raw))?;
-        ffi::c_call!(mlx_synchronize, (raw))
+        let raw = with_table(|table| Ok(table.get(self.index)?.raw))?;
+        ffi::c_call!(mlx_shim_synchronize, (raw))
     }
+}
+
+impl fmt::Display for Stream {
+    /// Prints the device and the number of the stream within its thread.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({}, {})", self.device, self.index)
+    }
+}
+
+/// Waits until all work on the current stream is done.
+///
+/// # Errors
+/// When work on the stream failed and nobody was told yet.
+pub fn synchronize() -> Result<()> {
+    Stream::current()?.synchronize()
+}
+
+/// Waits until all work of this thread is done.
+///
+/// # Errors
+/// The first error of work that failed and that nobody was told of yet.
+pub fn synchronize_all() -> Result<()> {
+    let all: Vec<_> = with_table(|table| {
+        Ok(table.entries.iter().flatten().map(|entry| entry.raw).collect())
+    })?;
+    // Each of them, also when one has failed.
+    all.into_iter().fold(Ok(()), |result, raw| {
+        result.and(ffi::c_call!(mlx_shim_synchronize, (raw)))
+    })
+}
+
+/// Waits for this thread's work, then gives up its streams and what it has compiled.
+///
+/// A thread that ends does this by itself; it is for threads of a pool, which live on but may not
+/// compute again. The next op gets new streams. Arrays that are computed stay; what is still to
+/// be computed on a stream of before, and the [`Stream`]s themselves, are errors from here on.
+///
+/// # Errors
+/// When MLX fails.
+///
+/// ```
+/// use mlx_core::{Array, stream};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::from(2.0f32).square()?;
+/// x.eval()?;
+/// stream::clear()?;
+/// assert_eq!((x + 1.0)?.item::<f32>()?, 5.0);
+/// # Ok(())
+/// # }
+/// ```
+pub fn clear() -> Result<()> {
+    ffi::clear_streams()?;
+    with_table(|table| {
+        table.defaults = [None; 2];
+        table.entries.iter_mut().filter_map(Option::take).for_each(|e| ffi::stream_free(e.raw));
+        Ok(())
+    })
 }
 
 /// Runs `f` with every op on `stream`; the stream before it returns also when `f` panics.

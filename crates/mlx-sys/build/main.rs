@@ -76,7 +76,8 @@ fn link(prefix: &Prefix) -> Result<(), Error> {
     let is_static = text.lines().any(|line| line == "static mlx");
 
     let mut shim = cc::Build::new();
-    shim.cpp(true).std("c++20").file("shim/shim.cpp").include(&include).include("shim");
+    shim.cpp(true).std("c++20").files(["shim/shim.cpp", "shim/runtime.cpp"]);
+    shim.include(&include).include("shim");
     shim.define("NDEBUG", None).opt_level(2).warnings(false);
     if is_static {
         shim.define("MLX_STATIC", None);

@@ -6,7 +6,7 @@
 #include <string>
 #include <thread>
 
-#include "caught.h"
+#include "guard.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/c/private/array.h"
 #include "mlx/c/private/closure.h"
@@ -19,6 +19,7 @@
 #include "mlx/transforms_impl.h"
 
 namespace mx = mlx::core;
+using mlx_shim::guard;
 
 namespace {
 
@@ -30,20 +31,6 @@ struct LastError {
 LastError& last_error() {
   static thread_local LastError error;
   return error;
-}
-
-// Runs `body`; an exception becomes this thread's last error.
-template <typename F>
-int guard(F&& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& e) {
-    mlx_shim_caught(e);
-  } catch (...) {
-    mlx_shim_set_error(0, "unknown C++ exception");
-  }
-  return 1;
 }
 
 using ArrayFunction =
@@ -237,6 +224,7 @@ extern "C" void mlx_shim_set_error(int kind, const char* text) {
   auto& error = last_error();
   error.kind = kind;
   error.text = text;
+  mlx_shim::rearm_failures();
 }
 
 extern "C" int mlx_shim_take_error(const char** text, size_t* len) {
@@ -248,26 +236,8 @@ extern "C" int mlx_shim_take_error(const char** text, size_t* len) {
   return kind;
 }
 
-extern "C" const void* mlx_shim_array_data(mlx_array a) {
-  if (!a.ctx) {
-    return nullptr;
-  }
-  auto& array = mlx_array_get_(a);
-  return array.has_primitive() && !array.is_available()
-      ? nullptr
-      : static_cast<const void*>(array.data<char>());
-}
-
 extern "C" const int64_t* mlx_shim_array_strides(mlx_array a) {
   return mlx_array_get_(a).strides().data();
-}
-
-extern "C" int mlx_shim_array_status(mlx_array a) {
-  auto& array = mlx_array_get_(a);
-  if (array.is_available()) {
-    return 2;
-  }
-  return array.status() == mx::array::Status::unscheduled ? 0 : 1;
 }
 
 extern "C" bool mlx_shim_array_is_settled(mlx_array a) {

@@ -25,7 +25,7 @@ int mlx_shim_take_error(const char** text, size_t* len);
 const void* mlx_shim_array_data(mlx_array a);
 // Element strides; mlx-c's own accessor gives them as unsigned, yet a flipped view has negative ones.
 const int64_t* mlx_shim_array_strides(mlx_array a);
-// 0 unscheduled, 1 evaluated or on its way, 2 available.
+// 0 unscheduled, 1 on its way or failed, 2 available.
 int mlx_shim_array_status(mlx_array a);
 // Whether the host made the array or has waited for it: unlike the status the answer does not depend on
 // how fast a device is, and asking changes nothing.
@@ -55,6 +55,20 @@ int mlx_shim_array_wrap(
 // many it waits forever. A thread that hands over none takes that place and is never gone, so that
 // no other inherits its id. Other threads get the error where they wait for the result.
 void mlx_shim_init(void);
+
+// Gap: MLX ends neither the streams of a thread that ends nor their OS threads. Streams made here
+// are left to later threads (not with an installed MLX, which hides what that needs).
+// The thread's default stream of a device, and a new one.
+int mlx_shim_default_stream(mlx_stream* res, bool gpu);
+int mlx_shim_new_stream(mlx_stream* res, bool gpu);
+// Waits for the thread's work and gives its streams up; ops need new ones then.
+int mlx_shim_clear_streams(void);
+
+// Gap: MLX tells the error of a failed op once, and then takes whatever was computed by it or
+// queued behind it for computed, though its memory was never written. After these, reading or using
+// such an array gives the error each time.
+int mlx_shim_eval(mlx_vector_array arrays, bool async);
+int mlx_shim_synchronize(mlx_stream stream);
 
 // Gap: mlx-c has no dtype promotion.
 mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b);

@@ -3615,6 +3615,11 @@ unsafe extern "C" {
         dtor: ::std::option::Option<unsafe extern "C" fn(arg1: *mut ::std::os::raw::c_void)>,
     ) -> ::std::os::raw::c_int;
     pub fn mlx_shim_init();
+    pub fn mlx_shim_default_stream(res: *mut mlx_stream, gpu: bool) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_new_stream(res: *mut mlx_stream, gpu: bool) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_clear_streams() -> ::std::os::raw::c_int;
+    pub fn mlx_shim_eval(arrays: mlx_vector_array, async_: bool) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_synchronize(stream: mlx_stream) -> ::std::os::raw::c_int;
     pub fn mlx_shim_promote_types(a: mlx_dtype, b: mlx_dtype) -> mlx_dtype;
     pub fn mlx_shim_random_next_key(res: *mut mlx_array) -> ::std::os::raw::c_int;
     pub fn mlx_shim_host_op(

@@ -23,7 +23,7 @@ pub(crate) use operators::{clear_constants, with_pair};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ffi::{self, array_op};
+use crate::ffi::{self, Live, array_op};
 use crate::io::TensorBytes;
 
 /// An n-dimensional array: a handle to a node of MLX's lazy graph.
@@ -40,11 +40,11 @@ use crate::io::TensorBytes;
 /// fn check_sync<T: Sync>() {}
 /// check_sync::<mlx_core::Array>();
 /// ```
-pub struct Array(sys::mlx_array);
+pub struct Array(sys::mlx_array, Live);
 
 impl Clone for Array {
     fn clone(&self) -> Self {
-        Array(ffi::array_clone(self.0))
+        Array(ffi::array_clone(self.0), Live::new())
     }
 }
 
@@ -64,7 +64,7 @@ fn count(shape: &[i32]) -> Result<usize> {
 
 impl Array {
     pub(crate) fn from_raw(raw: sys::mlx_array) -> Self {
-        Array(raw)
+        Array(raw, Live::new())
     }
 
     /// Refuses a result that no machine can hold: MLX lets some sizes turn negative or overflow,
@@ -291,7 +291,8 @@ impl Array {
 impl fmt::Display for Array {
     /// Computes the array and prints it as Python does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match ffi::array_to_string(self) {
+        // MLX would compute it as well, but forget an error after telling it once.
+        match self.eval().and_then(|()| ffi::array_to_string(self)) {
             // C++ has another spelling of these two.
             Ok(text) if self.dtype() == Dtype::Bool => {
                 f.write_str(&text.replace("true", "True").replace("false", "False"))

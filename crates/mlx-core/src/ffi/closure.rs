@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use mlx_sys as sys;
 
-use super::{ArrayVec, IntoC, check, last_error, read_vector};
+use super::{ArrayVec, IntoC, Live, check, last_error, read_vector};
 use crate::array::Array;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -84,11 +84,11 @@ pub(super) unsafe fn give(result: *mut sys::mlx_vector_array, arrays: &[Array]) 
 }
 
 /// A C++ function object around a Rust closure.
-pub(crate) struct Closure(pub(super) sys::mlx_closure);
+pub(crate) struct Closure(pub(super) sys::mlx_closure, Live);
 
 impl Closure {
     pub(crate) fn empty() -> Self {
-        Closure(sys::mlx_closure { ctx: ptr::null_mut() })
+        Closure(sys::mlx_closure { ctx: ptr::null_mut() }, Live::new())
     }
 
     pub(crate) fn new(f: Box<ArrayFn>) -> Result<Self> {
@@ -109,7 +109,10 @@ impl Closure {
         let raw = unsafe {
             sys::mlx_closure_new_func_payload(Some(call), payload, Some(release::<Box<ArrayFn>>))
         };
-        if raw.ctx.is_null() { Err(last_error("mlx_closure_new")) } else { Ok(Closure(raw)) }
+        if raw.ctx.is_null() {
+            return Err(last_error("mlx_closure_new"));
+        }
+        Ok(Closure(raw, Live::new()))
     }
 
     /// Runs `body` with a function object around `f`, which may borrow.

@@ -2,6 +2,7 @@
 //!
 //! Here is what every op needs; what MLX calls back is in `closure` (functions over arrays) and
 //! `host` (CPU kernels). `device` asks about devices, `gpu_kernel` runs kernels from source.
+//! `host` (CPU kernels); `run` has evaluation and streams.
 //!
 //! Every function of mlx-c that makes arrays has one form: `int f(result*, arguments…, stream)`.
 //! The macros here call that form: an argument is turned into its C value by [`IntoC`], or is a
@@ -15,6 +16,8 @@ mod closure;
 pub(crate) mod device;
 pub(crate) mod gpu_kernel;
 mod host;
+mod live;
+mod run;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
@@ -28,6 +31,8 @@ use crate::fft::FftNorm;
 
 pub(crate) use closure::{ArrayFn, Closure};
 pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
+pub(crate) use live::{Live, live_handles};
+pub(crate) use run::{clear_streams, default_stream, evaluate, new_stream, stream_free};
 
 /// Calls `mlx_sys::$f(&mut array, args…, stream)`.
 macro_rules! array_op {
@@ -204,17 +209,18 @@ fn op_name(function: &str) -> &str {
 }
 
 /// A C++ vector of arrays.
-pub(crate) struct ArrayVec(sys::mlx_vector_array);
+pub(crate) struct ArrayVec(sys::mlx_vector_array, Live);
 
 impl ArrayVec {
     pub(crate) fn empty() -> Self {
-        ArrayVec(sys::mlx_vector_array { ctx: ptr::null_mut() })
+        ArrayVec(sys::mlx_vector_array { ctx: ptr::null_mut() }, Live::new())
     }
 
     pub(crate) fn new<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<Self> {
         let raw: Vec<sys::mlx_array> = arrays.into_iter().map(Array::raw).collect();
         // SAFETY: the handles are live; the vector copies them.
-        let vec = ArrayVec(unsafe { sys::mlx_vector_array_new_data(raw.as_ptr(), raw.len()) });
+        let vec = unsafe { sys::mlx_vector_array_new_data(raw.as_ptr(), raw.len()) };
+        let vec = ArrayVec(vec, Live::new());
         if vec.0.ctx.is_null() { Err(last_error("mlx_vector_array_new_data")) } else { Ok(vec) }
     }
 
@@ -412,39 +418,6 @@ pub(crate) fn gpu_is_available() -> bool {
     // SAFETY: `count` is valid for writes.
     let status = unsafe { sys::mlx_device_count(&mut count, sys::MLX_GPU) };
     status == 0 && count > 0
-}
-
-fn owned_stream(raw: sys::mlx_stream, function: &str) -> Result<sys::mlx_stream> {
-    if raw.ctx.is_null() { Err(last_error(function)) } else { Ok(raw) }
-}
-
-/// The default stream of this thread on a device, as a handle to free.
-///
-/// Every op needs a stream and every stream comes from here or from [`new_stream`].
-pub(crate) fn default_stream(gpu: bool) -> Result<sys::mlx_stream> {
-    // SAFETY: the first may be called any number of times; the others make a new handle.
-    let raw = unsafe {
-        sys::mlx_shim_init();
-        if gpu { sys::mlx_default_gpu_stream_new() } else { sys::mlx_default_cpu_stream_new() }
-    };
-    owned_stream(raw, "default_stream")
-}
-
-/// A new stream of this thread on a device, as a handle to free.
-pub(crate) fn new_stream(gpu: bool) -> Result<sys::mlx_stream> {
-    // SAFETY: the device handle is freed after the stream has copied it.
-    unsafe {
-        sys::mlx_shim_init();
-        let device = sys::mlx_device_new_type(if gpu { sys::MLX_GPU } else { sys::MLX_CPU }, 0);
-        let raw = sys::mlx_stream_new_device(device);
-        sys::mlx_device_free(device);
-        owned_stream(raw, "new_stream")
-    }
-}
-
-pub(crate) fn stream_free(raw: sys::mlx_stream) {
-    // SAFETY: called once, by the table that owns the handle.
-    unsafe { sys::mlx_stream_free(raw) };
 }
 
 pub(crate) fn memory_counter(which: unsafe extern "C" fn(*mut usize) -> i32) -> Result<usize> {

@@ -13,7 +13,7 @@ mod vmap;
 
 use crate::array::Array;
 use crate::error::Result;
-use crate::ffi::{ArrayVec, c_call};
+use crate::ffi::{ArrayVec, evaluate};
 
 pub use autodiff::{
     Grad, ValueAndGrad, grad, grad_once, jvp, value_and_grad, value_and_grad_once, vjp,
@@ -26,8 +26,7 @@ pub use vmap::{Mapped, vmap};
 /// # Errors
 /// When an op on the way fails; the arrays are then unusable.
 pub fn eval<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
-    let arrays = ArrayVec::new(arrays)?;
-    c_call!(mlx_eval, (crate::ffi::IntoC::into_c(&arrays)))
+    evaluate(&ArrayVec::new(arrays)?, false)
 }
 
 /// Starts to compute arrays and returns at once; a later read waits.
@@ -35,6 +34,5 @@ pub fn eval<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
 /// # Errors
 /// When the work cannot be scheduled.
 pub fn async_eval<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
-    let arrays = ArrayVec::new(arrays)?;
-    c_call!(mlx_async_eval, (crate::ffi::IntoC::into_c(&arrays)))
+    evaluate(&ArrayVec::new(arrays)?, true)
 }
