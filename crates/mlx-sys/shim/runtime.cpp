@@ -17,6 +17,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -105,29 +106,86 @@ void add_event(Events& events, const mx::array& a) {
   events.push_back(event);
 }
 
-// Calls `visit` for every array that is still to be computed, until it returns false.
+bool is_new(const mx::array& a) {
+  return a.status() == mx::array::Status::unscheduled;
+}
+
+// Calls `visit` for each array that is to be computed for `outputs` and for what those start from,
+// until it returns false.
 template <typename F>
 void walk(const std::vector<mx::array>& outputs, F&& visit) {
   std::unordered_set<uintptr_t> seen;
   std::vector<const mx::array*> pending;
-  for (auto& a : outputs) {
-    pending.push_back(&a);
-  }
+  auto push = [&](const std::vector<mx::array>& arrays) {
+    for (auto& a : arrays) {
+      if (seen.insert(a.id()).second) {
+        pending.push_back(&a);
+      }
+    }
+  };
+  push(outputs);
   while (!pending.empty()) {
     auto& a = *pending.back();
     pending.pop_back();
-    if (!seen.insert(a.id()).second) {
-      continue;
-    }
     if (!visit(a)) {
       return;
     }
-    if (a.status() == mx::array::Status::unscheduled) {
-      for (auto& in : a.inputs()) {
-        pending.push_back(&in);
-      }
+    if (is_new(a)) {
+      push(a.inputs());
+      push(a.siblings());
     }
   }
+}
+
+// How many handles there are to an array, which MLX keeps to itself.
+template <auto Desc>
+struct Handles {
+  friend long count_handles(const mx::array& a) {
+    return (a.*Desc).use_count();
+  }
+};
+long count_handles(const mx::array& a);
+template struct Handles<&mx::array::array_desc_>;
+
+bool is_on_one_stream(const std::vector<mx::array>& outputs) {
+  std::optional<int> stream;
+  bool is_one = true;
+  walk(outputs, [&](const mx::array& a) {
+    if (is_new(a) && a.has_primitive()) {
+      int index = a.primitive().stream().index;
+      is_one = stream.value_or(index) == index;
+      stream = index;
+    }
+    return is_one;
+  });
+  return is_one;
+}
+
+// The arrays to be computed for `outputs` that somebody besides this graph has a handle to. Holding
+// them costs nothing: MLX never gives their memory to a result.
+std::vector<mx::array> readable_later(const std::vector<mx::array>& outputs) {
+  std::unordered_map<uintptr_t, long> inner;
+  auto add = [&](const std::vector<mx::array>& arrays) {
+    for (auto& a : arrays) {
+      inner[a.id()]++;
+    }
+  };
+  add(outputs);
+  walk(outputs, [&](const mx::array& a) {
+    if (is_new(a)) {
+      add(a.inputs());
+      add(a.siblings());
+    }
+    return true;
+  });
+  std::vector<mx::array> held;
+  walk(outputs, [&](const mx::array& a) {
+    if (is_new(a) && count_handles(a) > inner[a.id()]) {
+      held.push_back(a);
+    }
+    return true;
+  });
+  return held;
 }
 
 // Puts a task behind everything on a CPU stream.
@@ -335,18 +393,18 @@ struct Thread {
 
   void evaluate(const std::vector<mx::array>& arrays, bool async) {
     settle();
-    bool is_new = false;
+    bool is_any_new = false;
     bool is_traced = false;
     for (auto& a : arrays) {
-      if (a.status() == mx::array::Status::unscheduled) {
-        is_new = true;
+      if (is_new(a)) {
+        is_any_new = true;
         is_traced |= a.is_tracer();
       }
     }
-    if (is_new && is_traced && !async) {
+    if (is_traced && !async) {
       return evaluate_traced(arrays);
     }
-    if (is_new) {
+    if (is_any_new) {
       start(arrays);
     }
     if (async) {
@@ -370,46 +428,34 @@ struct Thread {
   }
 
   void start(const std::vector<mx::array>& arrays) {
-    // Each stream has its event, which the outputs lead to; arrays on other streams are held only
-    // where there can be any, because a held one cannot give its memory to a result.
-    std::vector<mx::array> others;
-    if (streams.size() > 1) {
-      std::unordered_set<int> known;
-      for (auto& a : arrays) {
-        if (a.status() == mx::array::Status::unscheduled && a.has_primitive()) {
-          known.insert(a.primitive().stream().index);
-        }
-      }
-      walk(arrays, [&](const mx::array& a) {
-        if (a.status() == mx::array::Status::unscheduled && a.has_primitive() &&
-            known.insert(a.primitive().stream().index).second) {
-          others.push_back(a);
-        }
-        return known.size() < streams.size();
-      });
+    // An evaluation has one event for each stream. That of the only one is found at the outputs.
+    std::vector<mx::array> held;
+    if (streams.size() > 1 && !is_on_one_stream(arrays)) {
+      held = readable_later(arrays);
     }
     Events events;
+    auto add_held = [&] {
+      for (auto& a : held) {
+        add_event(events, a);
+      }
+    };
     try {
       mx::async_eval(arrays);
     } catch (const std::exception& e) {
-      // MLX has waited for the streams, errors of earlier tasks are gone from them. What it had
+      // MLX has waited for the streams and taken errors of earlier tasks out of them. What it had
       // not come to is as it was, and leads to what it had.
       walk(arrays, [&](const mx::array& a) {
         add_event(events, a);
         return true;
       });
-      for (auto& a : others) {
-        add_event(events, a);
-      }
+      add_held();
       mark_failed(e.what(), std::move(events));
       throw;
     }
     for (auto& a : arrays) {
       add_event(events, a);
     }
-    for (auto& a : others) {
-      add_event(events, a);
-    }
+    add_held();
     flights.push_back(std::move(events));
   }
 
@@ -417,18 +463,14 @@ struct Thread {
   void evaluate_traced(const std::vector<mx::array>& arrays) {
     std::vector<mx::array> nodes;
     walk(arrays, [&](const mx::array& a) {
-      if (a.status() == mx::array::Status::unscheduled) {
+      if (is_new(a)) {
         nodes.push_back(a);
-        nodes.insert(nodes.end(), a.siblings().begin(), a.siblings().end());
       }
       return true;
     });
     try {
       mx::eval(arrays);
     } catch (const std::exception& e) {
-      auto is_new = [](const mx::array& a) {
-        return a.status() == mx::array::Status::unscheduled;
-      };
       nodes.erase(std::remove_if(nodes.begin(), nodes.end(), is_new), nodes.end());
       if (nodes.empty()) {
         throw;
