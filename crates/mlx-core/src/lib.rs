@@ -22,6 +22,7 @@
 mod array;
 pub mod cuda;
 mod device;
+pub mod distributed;
 mod dtype;
 mod error;
 pub mod fast;

@@ -11,7 +11,9 @@
 #include <algorithm>
 #include <atomic>
 #include <climits>
+#include <cstdlib>
 #include <deque>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -25,6 +27,7 @@
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/backend/cpu/eval.h"
 #include "mlx/c/private/array.h"
+#include "mlx/c/private/distributed_group.h"
 #include "mlx/c/private/stream.h"
 #include "mlx/c/private/vector.h"
 #include "mlx/mlx.h"
@@ -498,6 +501,28 @@ Thread& thread() {
   return thread;
 }
 
+// Refuses what MLX's ring would take for an index, or divide by.
+void check_ring_environment() {
+  const char* rank = std::getenv("MLX_RANK");
+  const char* hostfile = std::getenv("MLX_HOSTFILE");
+  if (!rank || !hostfile) {
+    return;
+  }
+  char* end = nullptr;
+  long value = std::strtol(rank, &end, 10);
+  if (end == rank || *end || value < 0 || value > INT_MAX) {
+    throw std::invalid_argument(std::string("[init] MLX_RANK is no rank: ") + rank);
+  }
+  std::ifstream file(hostfile);
+  char open = 0;
+  char first = 0;
+  file >> open >> first;
+  if (open != '[' || first != '[') {
+    throw std::invalid_argument(
+        std::string("[init] MLX_HOSTFILE is no list of lists of addresses: ") + hostfile);
+  }
+}
+
 mx::Device device(bool gpu) {
   return gpu ? mx::Device::gpu : mx::Device::cpu;
 }
@@ -555,6 +580,16 @@ extern "C" int mlx_shim_eval(mlx_vector_array arrays, bool async) {
     if (arrays.ctx) {
       thread().evaluate(mlx_vector_array_get_(arrays), async);
     }
+  });
+}
+
+extern "C" int mlx_shim_distributed_init(
+    mlx_distributed_group* res,
+    bool strict,
+    const char* backend) {
+  return mlx_shim::guard([&] {
+    check_ring_environment();
+    mlx_distributed_group_set_(*res, mx::distributed::init(strict, backend));
   });
 }
 

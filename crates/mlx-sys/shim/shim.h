@@ -70,6 +70,9 @@ int mlx_shim_clear_streams(void);
 int mlx_shim_eval(mlx_vector_array arrays, bool async);
 int mlx_shim_synchronize(mlx_stream stream);
 
+// Gap: MLX takes the rank of a ring's process as any number and divides by the number of hosts.
+int mlx_shim_distributed_init(mlx_distributed_group* res, bool strict, const char* backend);
+
 // Gap: mlx-c has no dtype promotion.
 mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b);
 

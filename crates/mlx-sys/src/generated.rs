@@ -3620,6 +3620,11 @@ unsafe extern "C" {
     pub fn mlx_shim_clear_streams() -> ::std::os::raw::c_int;
     pub fn mlx_shim_eval(arrays: mlx_vector_array, async_: bool) -> ::std::os::raw::c_int;
     pub fn mlx_shim_synchronize(stream: mlx_stream) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_distributed_init(
+        res: *mut mlx_distributed_group,
+        strict: bool,
+        backend: *const ::std::os::raw::c_char,
+    ) -> ::std::os::raw::c_int;
     pub fn mlx_shim_promote_types(a: mlx_dtype, b: mlx_dtype) -> mlx_dtype;
     pub fn mlx_shim_random_next_key(res: *mut mlx_array) -> ::std::os::raw::c_int;
     pub fn mlx_shim_host_op(

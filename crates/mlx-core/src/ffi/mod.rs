@@ -3,6 +3,7 @@
 //! Here is what every op needs; what MLX calls back is in `closure` (functions over arrays) and
 //! `host` (CPU kernels). `device` asks about devices, `gpu_kernel` runs kernels from source.
 //! `host` (CPU kernels); `run` has evaluation and streams.
+//! `host` (CPU kernels); `run` has evaluation and streams, `distributed` groups of processes.
 //!
 //! Every function of mlx-c that makes arrays has one form: `int f(result*, arguments…, stream)`.
 //! The macros here call that form: an argument is turned into its C value by [`IntoC`], or is a
@@ -15,6 +16,7 @@
 mod closure;
 pub(crate) mod device;
 pub(crate) mod gpu_kernel;
+mod distributed;
 mod host;
 mod live;
 mod run;
@@ -30,6 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fft::FftNorm;
 
 pub(crate) use closure::{ArrayFn, Closure};
+pub(crate) use distributed::{RawGroup, distributed_is_available};
 pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
 pub(crate) use live::{Live, live_handles};
 pub(crate) use run::{clear_streams, default_stream, evaluate, new_stream, stream_free};

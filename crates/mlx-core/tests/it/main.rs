@@ -2,6 +2,7 @@
 
 mod alone;
 mod array;
+mod distributed;
 mod exit;
 mod fuzz;
 mod gguf;
@@ -12,6 +13,8 @@ mod index;
 mod malformed;
 mod npz;
 mod numerics;
+mod leaks;
+mod memory;
 mod ops;
 mod optim;
 mod quantized;
@@ -19,3 +22,4 @@ mod random;
 mod runtime;
 mod safetensors;
 mod transforms;
+mod streams;

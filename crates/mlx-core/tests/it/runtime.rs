@@ -1,4 +1,4 @@
-//! Streams, threads, memory, and functions that MLX calls back.
+//! Streams by scope, threads, evaluation, and functions that MLX calls back.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,11 +7,9 @@ use std::rc::Rc;
 use mlx_core::ops::{self, Closeness, Scan};
 use mlx_core::transforms::{async_eval, compile, vmap};
 use mlx_core::{
-    Array, Device, Dtype, Error, ErrorKind, Quantization, Result, Stream, eval, fast, memory, nn,
-    random, with_device, with_stream,
+    Array, Device, Dtype, Error, ErrorKind, Result, Stream, eval, fast, nn, random, with_device,
+    with_stream,
 };
-
-use crate::alone::alone;
 
 fn floats(values: &[f32]) -> Array {
     Array::from_slice(values, &[values.len() as i32]).unwrap()
@@ -165,94 +163,6 @@ fn async_work_is_waited_for_by_reads() {
     async_eval(&[] as &[Array]).unwrap();
 }
 
-#[test]
-fn memory_is_counted() {
-    alone("runtime::memory_is_counted", || {
-        const MEGABYTE: usize = 1 << 20;
-        memory::clear_cache().unwrap();
-        let start = memory::active().unwrap();
-        memory::reset_peak().unwrap();
-        let x = ops::ones(&[MEGABYTE as i32], Dtype::Float32).unwrap();
-        let y = (&x + &x).unwrap();
-        assert!(memory::active().unwrap() < start + MEGABYTE, "nothing is computed yet");
-        eval([&x, &y]).unwrap();
-        assert!(memory::active().unwrap() >= start + 4 * MEGABYTE);
-        assert!(memory::peak().unwrap() >= start + 4 * MEGABYTE);
-        drop((x, y));
-        assert_eq!(memory::active().unwrap(), start);
-        assert!(memory::peak().unwrap() >= start + 4 * MEGABYTE);
-        assert!(memory::cache().unwrap() >= 4 * MEGABYTE);
-        memory::clear_cache().unwrap();
-        assert_eq!(memory::cache().unwrap(), 0);
-        memory::reset_peak().unwrap();
-        assert!(memory::peak().unwrap() < start + MEGABYTE);
-
-        let limit = memory::limit().unwrap();
-        assert_eq!(memory::set_limit(64 * MEGABYTE).unwrap(), limit);
-        assert_eq!(memory::set_limit(limit).unwrap(), 64 * MEGABYTE);
-        let limit = memory::set_cache_limit(0).unwrap();
-        ops::ones(&[MEGABYTE as i32], Dtype::Float32).unwrap().eval().unwrap();
-        assert_eq!(memory::cache().unwrap(), 0);
-        assert_eq!(memory::set_cache_limit(limit).unwrap(), 0);
-        memory::set_wired_limit(0).unwrap();
-
-        // A thread keeps the arrays of numbers until it is told not to.
-        drop(Array::from(2.0f32) * 3.0);
-        assert!(memory::active().unwrap() > start);
-        memory::clear_cache().unwrap();
-        assert_eq!(memory::active().unwrap(), start);
-    });
-}
-
-/// One of everything that holds a handle, a closure, or an error on its way.
-fn churn(n: usize) -> Result<()> {
-    let held = ops::ones(&[1 << 16], Dtype::Float32)?;
-    held.eval()?;
-    let x = Array::range(64)?.reshape([8, 8])?.astype(Dtype::Float32)?;
-    (x.matmul(&x)?.at((.., n as i32 % 8, mlx_core::NewAxis))? + &x)?.eval()?;
-    x.split(4, 0)?.iter().try_for_each(Array::eval)?;
-    let packed = ops::quantize(&ops::ones(&[8, 64], Dtype::Float32)?, Quantization::default())?;
-    packed.matmul(&ops::ones(&[1, 64], Dtype::Float32)?, true)?.eval()?;
-    nn::RmsNorm { weight: ops::ones(&[8], Dtype::Float32)?.into(), eps: 1e-5 }
-        .forward(&x)?
-        .eval()?;
-    let _ = (x.to_string(), x.shape().to_vec());
-
-    // Calls that fail: at once, while computing, in a callback.
-    assert!(x.matmul(&held).is_err());
-    assert!(ops::einsum("ij,jk", [&x]).is_err());
-    let double = ops::ones(&[2, 64], Dtype::Float64)?;
-    assert!(ops::quantize(&double, Quantization::default())?.scales.eval().is_err());
-
-    let own = held.clone();
-    let mapped = vmap(move |x| Ok(vec![(&x[0] + own.at(0)?)?]), &[0], &[0])?;
-    mapped.call(std::slice::from_ref(&x))?[0].eval()?;
-    let own = held.clone();
-    let failing =
-        vmap(move |_| Err(Error::new(ErrorKind::Io, own.size().to_string())), &[0], &[0])?;
-    assert!(failing.call(std::slice::from_ref(&x)).is_err());
-    let own = held.clone();
-    let compiled =
-        compile(move |x| Ok(vec![x[0].matmul(&own.at(..64)?.reshape([8, 8])?)?]), false)?;
-    compiled.call(std::slice::from_ref(&x))?[0].eval()?;
-    compiled.call(&[x.at(..4)?])?[0].eval()?;
-    let failing = compile(move |x| x[0].reshape([7]).map(|x| vec![x]), true)?;
-    assert!(failing.call(std::slice::from_ref(&x)).is_err());
-    Ok(())
-}
-
-#[test]
-fn nothing_leaks() {
-    alone("runtime::nothing_leaks", || {
-        churn(0).unwrap();
-        let start = memory::active().unwrap();
-        for n in 0..1000 {
-            churn(n).unwrap();
-        }
-        assert_eq!(memory::active().unwrap(), start);
-    });
-}
-
 /// Tells when the closure that holds it is gone.
 struct Gone(Rc<Cell<bool>>);
 
@@ -381,13 +291,4 @@ fn vmap_maps_any_axes() {
     let columns = vmap(|x| Ok(vec![x[0].multiply(&x[1])?]), &[1, 0], &[0]).unwrap();
     let out = columns.call(&[x, y]).unwrap();
     assert_eq!(out[0].to_vec::<i32>().unwrap(), [0, 30, 20, 80, 60, 150]);
-}
-
-#[test]
-fn running_out_of_memory_is_an_error() {
-    // 16 TiB, which no machine that runs this has.
-    let huge = ops::zeros(&[1 << 21, 1 << 21], Dtype::Float32).unwrap();
-    let error = (huge + 1.0).unwrap().eval().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
-    assert_eq!(ops::ones(&[2], Dtype::Float32).unwrap().to_vec::<f32>().unwrap(), [1.0; 2]);
 }
