@@ -3,6 +3,8 @@
 //! [`SUITES`] is the matrix; `--list` prints it. Every cargo command asks for the whole workspace
 //! with the default features and the dev profile, so that no crate is compiled twice.
 
+mod asan;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -28,6 +30,7 @@ enum Need {
     Clippy,
     Libclang,
     CargoFuzz,
+    AddressSanitizer,
 }
 
 const SUITES: &[Suite] = &[
@@ -80,6 +83,12 @@ const SUITES: &[Suite] = &[
         what: "the fuzzers of file formats compile",
         need: &[Need::Native, Need::CargoFuzz],
         run: check_fuzz,
+    },
+    Suite {
+        name: "asan",
+        what: "tests of mlx-core under AddressSanitizer",
+        need: &[Need::Native, Need::AddressSanitizer],
+        run: asan::run,
     },
     Suite {
         name: "bindings",
@@ -156,6 +165,7 @@ impl Need {
             Need::Clippy => "clippy",
             Need::Libclang => "libclang",
             Need::CargoFuzz => "cargo-fuzz",
+            Need::AddressSanitizer => "AddressSanitizer",
         }
     }
 
@@ -166,6 +176,7 @@ impl Need {
             Need::Clippy => (setup::has_component("clippy"), "rustup component add clippy"),
             Need::Libclang => (setup::has_libclang(), "cargo xtask setup --dev"),
             Need::CargoFuzz => (native::has_program("cargo-fuzz"), "cargo install cargo-fuzz"),
+            Need::AddressSanitizer => return asan::unmet(),
         };
         (!is_met).then(|| format!("no {}: {hint}", self.text()))
     }

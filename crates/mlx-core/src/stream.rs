@@ -197,13 +197,11 @@ pub fn synchronize() -> Result<()> {
 /// # Errors
 /// The first error of work that failed and that nobody was told of yet.
 pub fn synchronize_all() -> Result<()> {
-    let all: Vec<_> = with_table(|table| {
-        Ok(table.entries.iter().flatten().map(|entry| entry.raw).collect())
-    })?;
+    let all: Vec<_> =
+        with_table(|table| Ok(table.entries.iter().flatten().map(|entry| entry.raw).collect()))?;
     // Each of them, also when one has failed.
-    all.into_iter().fold(Ok(()), |result, raw| {
-        result.and(ffi::c_call!(mlx_shim_synchronize, (raw)))
-    })
+    all.into_iter()
+        .fold(Ok(()), |result, raw| result.and(ffi::c_call!(mlx_shim_synchronize, (raw))))
 }
 
 /// Waits for this thread's work, then gives up its streams and what it has compiled.

@@ -35,8 +35,7 @@ impl RawGroup {
     pub(crate) fn split(&self, color: i32, key: i32) -> Result<RawGroup> {
         let mut group = RawGroup(sys::mlx_distributed_group { ctx: ptr::null_mut() }, Live::new());
         // SAFETY: the handle is live, and `group` holds an empty one to fill.
-        let status =
-            unsafe { sys::mlx_distributed_group_split(&mut group.0, self.0, color, key) };
+        let status = unsafe { sys::mlx_distributed_group_split(&mut group.0, self.0, color, key) };
         check(status, "distributed.split")?;
         Ok(group)
     }

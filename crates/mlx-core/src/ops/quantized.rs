@@ -81,6 +81,18 @@ impl Packed {
         )
     }
 
+    /// Fails where MLX would compare sizes that the shapes of weight and scales do not have.
+    fn check_matrix(&self, op: &str) -> Result<()> {
+        let (weight, scales) = (self.weight.shape(), self.scales.shape());
+        if weight.len() >= 2 && scales.len() == weight.len() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{op}: packed weight of shape {weight:?} with scales of shape {scales:?}"),
+        ))
+    }
+
     /// Returns `x × wᵀ` (`transpose`) or `x × w` without unpacking the weight.
     ///
     /// # Shape
@@ -90,6 +102,7 @@ impl Packed {
     /// When the shapes do not fit.
     pub fn matmul(&self, x: &Array, transpose: bool) -> Result<Array> {
         self.quantization.check()?;
+        self.check_matrix("quantized_matmul")?;
         if x.size() == 0 || self.weight.size() == 0 {
             // MLX's kernel divides by the sizes.
             let w = self.dequantize(x.dtype())?;
@@ -125,6 +138,7 @@ impl Packed {
         options: GatherMatmul,
     ) -> Result<Array> {
         self.quantization.check()?;
+        self.check_matrix("gather_matmul")?;
         if x.size() == 0 || self.weight.size() == 0 {
             // MLX's kernel divides by the sizes.
             return Err(Error::new(

@@ -282,7 +282,8 @@ fn an_error_inside_a_gradient_is_remembered() {
     };
     let f = Closure::new(Box::new(f)).unwrap();
     let (x, cotangent) = (ones(), ones());
-    let (primals, cotangents) = (ArrayVec::new([&x]).unwrap(), ArrayVec::new([&cotangent]).unwrap());
+    let (primals, cotangents) =
+        (ArrayVec::new([&x]).unwrap(), ArrayVec::new([&cotangent]).unwrap());
     let (mut values, mut gradients) = (ArrayVec::empty(), ArrayVec::empty());
     let (values_out, gradients_out) = (values.as_mut(), gradients.as_mut());
     let (f, primals, cotangents) = (&f, &primals, &cotangents);
@@ -336,10 +337,9 @@ fn check_program(steps: &[Step], streams: &[Stream]) {
         let at = |i: usize| &nodes[i % nodes.len()];
         let on = |s: usize| streams[s % streams.len()];
         let made = match step {
-            Step::Leaf(v) => Some((
-                ops::full(&[500], f32::from(v), None).unwrap(),
-                Some(f32::from(v)),
-            )),
+            Step::Leaf(v) => {
+                Some((ops::full(&[500], f32::from(v), None).unwrap(), Some(f32::from(v))))
+            }
             Step::Add(a, b, s) => {
                 let ((x, v), (y, w)) = (at(a), at(b));
                 let (x, y) = (x.at(..500).unwrap(), y.at(..500).unwrap());
