@@ -1,6 +1,6 @@
 //! Embedding.
 
-use super::{Param, WeightMatrix};
+use super::{Param, WeightMatrix, make};
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -20,9 +20,10 @@ impl Embedding {
     /// float32, out of this thread's key sequence.
     ///
     /// # Errors
-    /// When a size is negative.
+    /// When a size is not positive.
     pub fn new(num_embeddings: i32, dims: i32) -> Result<Embedding> {
-        let scale = f64::from(dims).sqrt().recip();
+        make::check_positive("embedding", &[("num_embeddings", num_embeddings), ("dims", dims)])?;
+        let scale = f64::from(dims).recip().sqrt();
         let weight = random::normal(&[num_embeddings, dims], Dtype::Float32, 0.0, scale, None)?;
         Ok(Embedding { weight: WeightMatrix::Dense(Param::from(weight)) })
     }

@@ -1,12 +1,10 @@
 //! Linear.
 
-use super::Param;
+use super::{Param, make};
 use crate::array::Array;
-use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ops::{Packed, addmm, quantize};
 use crate::quantization::Quantization;
-use crate::random;
 
 /// A weight in the form that the checkpoint has it.
 #[derive(Clone, Debug)]
@@ -70,15 +68,14 @@ impl Linear {
     /// out of this thread's key sequence.
     ///
     /// # Errors
-    /// When a size is negative.
+    /// When a size is not positive.
     pub fn new(input_dims: i32, output_dims: i32, bias: bool) -> Result<Linear> {
-        let scale = f64::from(input_dims).sqrt().recip();
-        let param = |shape: &[i32]| {
-            random::uniform(-scale, scale, shape, Dtype::Float32, None).map(Param::from)
-        };
+        let sizes = [("input_dims", input_dims), ("output_dims", output_dims)];
+        make::check_positive("linear", &sizes)?;
+        let fan_in = input_dims.into();
         Ok(Linear {
-            weight: WeightMatrix::Dense(param(&[output_dims, input_dims])?),
-            bias: if bias { Some(param(&[output_dims])?) } else { None },
+            weight: WeightMatrix::Dense(make::uniform(fan_in, &[output_dims, input_dims])?),
+            bias: if bias { Some(make::uniform(fan_in, &[output_dims])?) } else { None },
         })
     }
 

@@ -7,18 +7,47 @@
 
 mod activation;
 mod attention;
+mod bilinear;
+mod buffer;
+mod containers;
+mod conv;
+mod dropout;
 mod embedding;
 mod linear;
+mod make;
 mod module;
 mod norm;
+mod pooling;
+mod positional;
+mod recurrent;
 mod rope;
 mod train;
+mod transformer;
+mod upsample;
 
 pub use activation::{gelu, gelu_approx, relu, silu};
 pub use attention::attention;
+pub use bilinear::Bilinear;
+pub use buffer::Buffer;
+pub use containers::{Activation, Identity, Layer, PRelu, Sequential};
+pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvOptions};
+pub use conv::{
+    ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeOptions,
+};
+pub use dropout::{Dropout, Dropout2d, Dropout3d};
 pub use embedding::Embedding;
 pub use linear::{Linear, WeightMatrix};
 pub use module::{Leaf, LeafMut, Module, Param, Parameters, Training, Visitor, VisitorMut};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{BatchNorm, BatchNormOptions, GroupNorm, GroupNormOptions, InstanceNorm};
+pub use norm::{LayerNorm, LayerNormOptions, RmsNorm};
+pub use pooling::{AvgPool, AvgPool1d, AvgPool2d, AvgPool3d};
+pub use pooling::{MaxPool, MaxPool1d, MaxPool2d, MaxPool3d, PoolOptions};
+pub use positional::{Alibi, AlibiShape, SinusoidalOptions, SinusoidalPositionalEncoding};
+pub use recurrent::{Gru, Lstm, LstmState, Rnn};
 pub use rope::Rope;
 pub use train::{value_and_grad, value_and_grad_with};
+pub use transformer::{DecoderMasks, MultiHeadAttention, MultiHeadAttentionOptions};
+pub use transformer::{Transformer, TransformerMasks, TransformerOptions};
+pub use transformer::{TransformerDecoder, TransformerDecoderLayer};
+pub use transformer::{TransformerEncoder, TransformerEncoderLayer, TransformerLayerOptions};
+pub use upsample::{ScaleFactor, Upsample, UpsampleMode, UpsampleOptions};

@@ -21,6 +21,8 @@ pub struct Rope {
     pub magnitude: f32,
 }
 
+crate::module! { Rope {} }
+
 impl Rope {
     /// Makes the plain form.
     pub fn new(dims: i32, base: f32) -> Rope {
