@@ -15,6 +15,7 @@ mod npz;
 mod numerics;
 mod leaks;
 mod memory;
+mod nn_layers;
 mod ops;
 mod optim;
 mod quantized;
