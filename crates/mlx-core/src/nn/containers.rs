@@ -73,7 +73,9 @@ impl<L: Layer + ?Sized> Layer for Box<L> {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Activation(Rc<dyn Fn(&Array) -> Result<Array>>);
+pub struct Activation(Rc<Function>);
+
+type Function = dyn Fn(&Array) -> Result<Array>;
 
 crate::module! { Activation {} }
 

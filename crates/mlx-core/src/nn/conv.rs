@@ -267,6 +267,9 @@ mod pending {
         ($($name:ident $n:literal $c:ident; $tname:ident $t:ident; $($i:literal)*;)*) => {$(
             pub(super) fn $name(x: &Array, w: &Array, o: Conv<$n>) -> Result<Array> {
                 let g = o.groups;
+                if g < 1 {
+                    return Err(super::make::invalid(stringify!($name), format!("{g} groups")));
+                }
                 array_op!($c, x, w, $((o.stride[$i]),)* $((o.padding[$i]),)* $((o.dilation[$i]),)* g)
             }
             pub(super) fn $tname(x: &Array, w: &Array, o: ConvTranspose<$n>) -> Result<Array> {

@@ -1,9 +1,35 @@
 //! Layers, under the names and checkpoint keys of Python's `mlx.nn`.
 //!
 //! A layer is built by [`Weights`](crate::Weights), which knows the path, checks the shape and
-//! sees whether the tensor is quantized, or by `new`, with random weights to be trained. `forward`
-//! takes `&self`. [`Linear`] is the one type for dense and packed weights, so no model has a
-//! quantized copy. [`Module`] is the tree of parameters: counting, freezing, saving, quantizing.
+//! sees whether the tensor is quantized, or by `new`, with random weights to be trained: after the
+//! same [`seed`](crate::random::seed) the same numbers as in Python. `forward` takes `&self`. What
+//! Python takes by keyword is a struct of options with Python's defaults. [`Module`] is the tree of
+//! parameters: counting, freezing, saving, quantizing.
+//!
+//! | Python | here |
+//! | --- | --- |
+//! | `Module`, `Sequential`, `Identity` | [`Module`] and [`Layer`], [`Sequential`], [`Identity`] |
+//! | `Linear`, `QuantizedLinear` | [`Linear`], dense or packed |
+//! | `Embedding`, `QuantizedEmbedding` | [`Embedding`], dense or packed |
+//! | `Bilinear` | [`Bilinear`] |
+//! | `Conv1d`, `Conv2d`, `Conv3d` | [`Conv1d`], [`Conv2d`], [`Conv3d`] |
+//! | `ConvTranspose1d`, `ConvTranspose2d`, `ConvTranspose3d` | [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`] |
+//! | `RMSNorm`, `LayerNorm` | [`RmsNorm`], [`LayerNorm`] |
+//! | `GroupNorm`, `InstanceNorm`, `BatchNorm` | [`GroupNorm`], [`InstanceNorm`], [`BatchNorm`] |
+//! | `Dropout`, `Dropout2d`, `Dropout3d` | [`Dropout`], [`Dropout2d`], [`Dropout3d`] |
+//! | `RoPE`, `ALiBi` | [`Rope`], [`Alibi`] |
+//! | `SinusoidalPositionalEncoding` | [`SinusoidalPositionalEncoding`] |
+//! | `MultiHeadAttention` | [`MultiHeadAttention`]; [`attention`] is its middle |
+//! | `TransformerEncoderLayer`, `TransformerEncoder` | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
+//! | `TransformerDecoderLayer`, `TransformerDecoder` | [`TransformerDecoderLayer`], [`TransformerDecoder`] |
+//! | `Transformer` | [`Transformer`] |
+//! | `RNN`, `GRU`, `LSTM` | [`Rnn`], [`Gru`], [`Lstm`] |
+//! | `MaxPool1d`, `MaxPool2d`, `MaxPool3d` | [`MaxPool1d`], [`MaxPool2d`], [`MaxPool3d`] |
+//! | `AvgPool1d`, `AvgPool2d`, `AvgPool3d` | [`AvgPool1d`], [`AvgPool2d`], [`AvgPool3d`] |
+//! | `Upsample` | [`Upsample`] |
+//! | `PReLU` | [`PRelu`] |
+//! | `ReLU`, `GELU` and the like | [`Activation`] around a function |
+//! | `nn.quantize`, `nn.value_and_grad` | [`Module::quantize`], [`value_and_grad`] |
 
 mod activation;
 mod attention;

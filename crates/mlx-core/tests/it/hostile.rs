@@ -81,6 +81,8 @@ macro_rules! cases {
     };
 }
 
+mod layers;
+
 fn f(shape: &[i32]) -> Array {
     ops::full(shape, 0.5f32, Dtype::Float32).unwrap()
 }
@@ -1248,12 +1250,16 @@ static CASES: &[Case] = cases! {
 
 const START: &str = "MLX_CORE_TEST_HOSTILE_START";
 
+fn all_cases() -> Vec<&'static Case> {
+    CASES.iter().chain(layers::CASES).collect()
+}
+
 /// Does nothing unless the parent below started this process.
 #[test]
 fn child_process() {
     let Some(start) = std::env::var(START).ok().and_then(|text| text.parse().ok()) else { return };
     let checked = with_device(Device::Cpu, || {
-        for (n, case) in CASES.iter().enumerate().skip(start) {
+        for (n, case) in all_cases().into_iter().enumerate().skip(start) {
             // Read by the parent, and by people when a case hangs.
             eprintln!("case {n}");
             let result = (case.run)().and_then(|arrays| {
@@ -1274,9 +1280,10 @@ fn child_process() {
 
 #[test]
 fn no_argument_ends_the_process() {
+    let cases = all_cases();
     let mut failures = Vec::new();
     let mut start = 0;
-    while start < CASES.len() {
+    while start < cases.len() {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "hostile::child_process", "--nocapture"])
             .env(START, start.to_string())
@@ -1289,7 +1296,7 @@ fn no_argument_ends_the_process() {
             match rest.split_once(' ') {
                 None => last = rest.parse().unwrap(),
                 Some((n, what)) => {
-                    failures.push(format!("{} {what}", CASES[n.parse::<usize>().unwrap()].text));
+                    failures.push(format!("{} {what}", cases[n.parse::<usize>().unwrap()].text));
                 }
             }
         }
@@ -1297,7 +1304,7 @@ fn no_argument_ends_the_process() {
         if child.status.success() && last + 1 == CASES.len() {
             break;
         }
-        failures.push(format!("{} died: {}", CASES[last].text, child.status));
+        failures.push(format!("{} died: {}", cases[last].text, child.status));
         start = last + 1;
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
