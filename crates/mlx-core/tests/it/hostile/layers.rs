@@ -1,7 +1,10 @@
 //! What no caller should pass to a layer, in a well-made one or in one whose fields were changed.
 
+use std::rc::Rc;
+
 use mlx_core::fast::AttentionMask;
 use mlx_core::nn::{self, *};
+use mlx_core::transforms::compile;
 use mlx_core::{Array, Dtype, Result};
 
 use super::{Case, FLOAT, HUGE, Outputs, f, i, of};
@@ -69,6 +72,18 @@ fn scores(shape: &[i32], offset: i32) -> Result<Array> {
 fn lstm(x: &[i32], hidden: &[i32], cell: &[i32]) -> Result<Array> {
     let state = LstmState { hidden: f(hidden), cell: f(cell) };
     Ok(Lstm::new(3, 4, true)?.forward(&f(x), Some(&state))?.cell)
+}
+
+/// Puts what only stands for an array into a layer's state.
+fn traced_state() -> Result<Array> {
+    let layer = Rc::new(batch()?);
+    let inner = layer.clone();
+    let compiled = compile(move |x| Ok(vec![inner.forward(&x[0])?]), false)?;
+    compiled.call(&[f(&[3, 4])])?;
+    match &layer.running_mean {
+        Some(mean) => mean.get() + 1.0,
+        None => Ok(f(&[])),
+    }
 }
 
 pub(super) static CASES: &[Case] = cases! {
@@ -226,6 +241,7 @@ pub(super) static CASES: &[Case] = cases! {
         upsample(1.5, UpsampleMode::Cubic)?.forward(&of(&[1, 4, 1], Dtype::Bool));
         antialias(0.01)?.forward(&f(&[1, 200, 1]));
         PRelu::new(1, 0.1)?.forward(&f(&[0]));
+        traced_state();
         nn::Identity.forward(&f(&[0]));
         Sequential::new().forward(&f(&[0]));
     }
