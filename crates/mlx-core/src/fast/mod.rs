@@ -23,6 +23,7 @@ use crate::ffi::array_op;
 /// # Errors
 /// When the shapes do not fit.
 pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
+    let x = &x.laid_out_if_empty()?;
     array_op!(mlx_fast_rms_norm, x, weight, eps)
 }
 
@@ -40,6 +41,7 @@ pub fn layer_norm(
     bias: Option<&Array>,
     eps: f32,
 ) -> Result<Array> {
+    let x = &x.laid_out_if_empty()?;
     array_op!(mlx_fast_layer_norm, x, weight, bias, eps)
 }
 
