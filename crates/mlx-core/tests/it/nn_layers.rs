@@ -16,6 +16,7 @@ use mlx_core::{
     Array, Device, Dtype, ErrorKind, Quantization, Result, load_safetensors, ops, random,
     with_device,
 };
+use proptest::prelude::*;
 use serde_json::Value;
 
 struct Fixture {
@@ -317,6 +318,72 @@ fn a_causal_mask_hides_what_is_later() {
         Ok(())
     });
     checked.unwrap();
+}
+
+/// Pools one axis of `[outer, size, inner]`; `None` is padding.
+fn pool_axis(
+    values: &[f32],
+    size: usize,
+    inner: usize,
+    (kernel, stride, padding): (usize, usize, usize),
+    pool: fn(&[Option<f32>]) -> f32,
+) -> (Vec<f32>, usize) {
+    let n_windows = (size + 2 * padding - kernel) / stride + 1;
+    let mut pooled = Vec::new();
+    for block in values.chunks(size * inner) {
+        for window in 0..n_windows {
+            for i in 0..inner {
+                let at =
+                    |k: usize| (window * stride + k).checked_sub(padding).filter(|&p| p < size);
+                let elements: Vec<Option<f32>> =
+                    (0..kernel).map(|k| at(k).map(|p| block[p * inner + i])).collect();
+                pooled.push(pool(&elements));
+            }
+        }
+    }
+    (pooled, n_windows)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pooling_sees_its_window_only(
+        (height, width) in (1..8usize, 1..8usize),
+        (kernel, stride, padding) in (1..5usize, 1..5usize, 0..3usize),
+        is_transposed in any::<bool>(),
+    ) {
+        prop_assume!(height.min(width) + 2 * padding >= kernel);
+        let (batch, channels) = (2, 3);
+        let values: Vec<f32> =
+            (0..batch * height * width * channels).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+        let window = (kernel, stride, padding);
+        // A maximum of padding alone is minus infinity.
+        let max = |w: &[Option<f32>]| w.iter().flatten().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mean = |w: &[Option<f32>]| w.iter().map(|x| x.unwrap_or(0.0)).sum::<f32>() / w.len() as f32;
+        let naive = |pool: fn(&[Option<f32>]) -> f32| {
+            let (rows, n_rows) = pool_axis(&values, height, width * channels, window, pool);
+            let (both, n_columns) = pool_axis(&rows, width, channels, window, pool);
+            (both, [batch as i32, n_rows as i32, n_columns as i32, channels as i32])
+        };
+        let actual = with_device(Device::Cpu, || {
+            let shape = [batch, height, width, channels].map(|size| size as i32);
+            let x = Array::from_slice(&values, &shape)?;
+            // The same elements, but not in the order of memory.
+            let x = if is_transposed { x.t()?.contiguous()?.t()? } else { x };
+            let options = PoolOptions { stride: Some([stride as i32; 2]), padding: [padding as i32; 2] };
+            let max = nn::MaxPool2d::new([kernel as i32; 2], options)?.forward(&x)?;
+            let mean = nn::AvgPool2d::new([kernel as i32; 2], options)?.forward(&x)?;
+            let read = |y: Array| Ok((y.to_vec::<f32>()?, y.shape().to_vec()));
+            Ok([read(max)?, read(mean)?])
+        });
+        for ((values, shape), (expected, expected_shape)) in
+            actual.unwrap().into_iter().zip([naive(max), naive(mean)])
+        {
+            prop_assert_eq!(shape, expected_shape);
+            prop_assert_eq!(Tolerance::op("nn", "float32").check(&values, &expected), Ok(()));
+        }
+    }
 }
 
 /// Lists constructors that have to fail, with the values that made them.
