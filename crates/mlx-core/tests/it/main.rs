@@ -16,6 +16,7 @@ mod numerics;
 mod leaks;
 mod memory;
 mod nn_layers;
+mod numerics;
 mod ops;
 mod optim;
 mod quantized;

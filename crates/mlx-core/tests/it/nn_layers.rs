@@ -149,7 +149,12 @@ fn a_seed_gives_the_parameters_of_python() {
         if asked != names(case, "quantizable") {
             failures.push(format!("quantizable: {asked:?}, expected {}", case["quantizable"]));
         }
-        failures.extend(check_all(&parameters, &fixture.of(case, "init"), Tolerance::EXACT));
+        // Processors differ in the last place of `erfinv`, which only an embedding is made with.
+        let tolerance = match text(case, "layer") {
+            "Embedding" => Tolerance::op("random", "float32"),
+            _ => Tolerance::EXACT,
+        };
+        failures.extend(check_all(&parameters, &fixture.of(case, "init"), tolerance));
         Ok(failures)
     });
 }
