@@ -1,18 +1,31 @@
 #include "shim.h"
 
+#include <algorithm>
+#include <cstring>
 #include <future>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <thread>
+#include <typeinfo>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
 
 #include "guard.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/c/private/array.h"
 #include "mlx/c/private/closure.h"
 #include "mlx/c/private/enums.h"
+#include "mlx/c/private/export.h"
+#include "mlx/c/private/graph_utils.h"
 #include "mlx/c/private/stream.h"
+#include "mlx/c/private/string.h"
 #include "mlx/c/private/vector.h"
+#include "mlx/compile_impl.h"
+#include "mlx/export.h"
+#include "mlx/graph_utils.h"
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
 #include "mlx/scheduler.h"
@@ -178,6 +191,157 @@ class HostOp : public mx::Primitive {
   ArrayFunction fallback_;
 };
 
+// Calls `visit` for each array under `outputs`, inputs first; stops below those it returns false
+// for on the way down. Keeps its own stack, because graphs are as deep as computations are long.
+template <typename Enter, typename Visit>
+void each_array(const std::vector<mx::array>& outputs, Enter&& enter, Visit&& visit) {
+  std::unordered_set<uintptr_t> seen;
+  std::vector<std::pair<mx::array, size_t>> path;
+  auto push = [&](const mx::array& a) {
+    if (!seen.insert(a.id()).second) {
+      return;
+    }
+    for (auto& s : a.siblings()) {
+      seen.insert(s.id());
+    }
+    path.emplace_back(a, enter(a) ? 0 : a.inputs().size());
+  };
+  for (auto& out : outputs) {
+    push(out);
+    while (!path.empty()) {
+      auto& [a, next] = path.back();
+      if (next < a.inputs().size()) {
+        auto in = a.inputs()[next++];
+        push(in);
+      } else {
+        auto done = std::move(a);
+        path.pop_back();
+        visit(done);
+      }
+    }
+  }
+}
+
+bool is_plain(const mx::array& a) {
+  return a.is_available() && a.flags().row_contiguous && a.data_size() >= a.size();
+}
+
+// What a trace did, without its arrays: compiling rewires those.
+struct Record {
+  struct Node {
+    std::shared_ptr<mx::Primitive> primitive;
+    std::vector<std::pair<size_t, size_t>> inputs;
+    std::vector<std::pair<mx::Dtype, size_t>> outputs;
+    // The place of a function input, or -1.
+    int input = -1;
+    std::shared_ptr<mx::array> constant;
+  };
+  std::vector<Node> nodes;
+  std::vector<std::pair<size_t, size_t>> outputs;
+
+  Record(const std::vector<mx::array>& inputs, const std::vector<mx::array>& results) {
+    std::unordered_map<uintptr_t, int> places;
+    for (size_t i = 0; i < inputs.size(); i++) {
+      places.emplace(inputs[i].id(), static_cast<int>(i));
+    }
+    std::unordered_map<uintptr_t, std::pair<size_t, size_t>> where;
+    each_array(
+        results,
+        [&](const mx::array& a) { return !places.count(a.id()); },
+        [&](const mx::array& a) {
+          Node node;
+          auto place = places.find(a.id());
+          auto all = a.outputs();
+          if (place != places.end()) {
+            node.input = place->second;
+          } else if (a.has_primitive()) {
+            node.primitive = a.primitive_ptr();
+            for (auto& in : a.inputs()) {
+              node.inputs.push_back(where.at(in.id()));
+            }
+            check_shapes(*node.primitive, a.inputs(), all);
+          } else {
+            node.constant = std::make_shared<mx::array>(a);
+          }
+          for (size_t i = 0; i < all.size(); i++) {
+            node.outputs.emplace_back(all[i].dtype(), all[i].ndim());
+            where.emplace(all[i].id(), std::make_pair(nodes.size(), i));
+          }
+          nodes.push_back(std::move(node));
+        });
+    for (auto& out : results) {
+      outputs.push_back(where.at(out.id()));
+    }
+  }
+
+  static void check_shapes(
+      mx::Primitive& primitive,
+      const std::vector<mx::array>& inputs,
+      const std::vector<mx::array>& outputs) {
+    if (typeid(primitive) == typeid(mx::Load)) {
+      return;
+    }
+    if (typeid(primitive) == typeid(mx::Reduce) && primitive.device() == mx::Device::cpu) {
+      // The CPU kernel reads past the end of its plan when every axis it reduces has size 1. Only a
+      // shapeless trace makes such a node.
+      auto axes = static_cast<mx::Reduce&>(primitive).state().second;
+      auto single = [&](int axis) { return inputs[0].shape(axis) == 1; };
+      if (std::all_of(axes.begin(), axes.end(), single)) {
+        throw std::invalid_argument("[compile] Reduce over axes of size 1");
+      }
+    }
+    auto shapes = primitive.output_shapes(inputs);
+    bool same = shapes.size() == outputs.size();
+    for (size_t i = 0; same && i < shapes.size(); i++) {
+      same = shapes[i] == outputs[i].shape();
+    }
+    if (!same) {
+      throw std::invalid_argument(
+          std::string("[compile] ") + primitive.name() + " cannot follow the shape of its inputs");
+    }
+  }
+
+  static bool same_constant(const mx::array& a, const mx::array& b) {
+    constexpr size_t max_bytes = 4096;
+    if (a.id() == b.id()) {
+      return true;
+    }
+    return a.dtype() == b.dtype() && a.shape() == b.shape() && a.nbytes() <= max_bytes &&
+        is_plain(a) && is_plain(b) &&
+        (a.nbytes() == 0 || std::memcmp(a.data<char>(), b.data<char>(), a.nbytes()) == 0);
+  }
+
+  static bool same_node(const Node& a, const Node& b) {
+    if (a.input != b.input || a.inputs != b.inputs || a.outputs != b.outputs ||
+        !a.primitive != !b.primitive || !a.constant != !b.constant) {
+      return false;
+    }
+    if (a.constant) {
+      return same_constant(*a.constant, *b.constant);
+    }
+    if (!a.primitive || a.primitive == b.primitive) {
+      return true;
+    }
+    auto& p = *a.primitive;
+    auto& q = *b.primitive;
+    if (typeid(p) != typeid(q) || p.stream() != q.stream()) {
+      return false;
+    }
+    // One that broadcasts against other arrays follows their shapes, not its own.
+    return (typeid(p) == typeid(mx::Broadcast) && a.inputs.size() > 1) || p.is_equivalent(q);
+  }
+
+  bool same(const Record& other) const {
+    return outputs == other.outputs &&
+        std::equal(
+               nodes.begin(),
+               nodes.end(),
+               other.nodes.begin(),
+               other.nodes.end(),
+               same_node);
+  }
+};
+
 // Statics are destroyed in the reverse order of their construction, so this one, made after the
 // allocator, goes before it.
 struct ExitGuard {
@@ -309,6 +473,10 @@ extern "C" int mlx_shim_host_op(
     const mlx_stream s) {
   return guard([&] {
     std::shared_ptr<void> owned(payload, dtor);
+    if (mx::detail::in_export_tracing() || mx::detail::in_dynamic_tracing()) {
+      mlx_vector_array_set_(*res, mlx_closure_get_(fallback)(mlx_vector_array_get_(inputs)));
+      return;
+    }
     auto stream = mlx_stream_get_(s);
     std::vector<mx::array> contiguous;
     for (auto& in : mlx_vector_array_get_(inputs)) {
@@ -388,4 +556,108 @@ extern "C" int mlx_shim_precompiled_cuda_kernel(
             ensure_row_contiguous,
             mlx_stream_get_(s)));
   });
+}
+
+extern "C" bool mlx_shim_array_is_tracer(mlx_array a) {
+  return mlx_array_get_(a).is_tracer();
+}
+
+extern "C" int mlx_shim_graph_text(
+    mlx_string* res,
+    const mlx_node_namer namer,
+    const mlx_vector_array outputs,
+    bool dot) {
+  return guard([&] {
+    std::ostringstream text;
+    auto& names = mlx_node_namer_get_(namer);
+    auto& arrays = mlx_vector_array_get_(outputs);
+    if (dot) {
+      mx::export_to_dot(text, names, arrays);
+    } else {
+      mx::print_graph(text, names, arrays);
+    }
+    mlx_string_set_(*res, text.str());
+  });
+}
+
+extern "C" int mlx_shim_function_exporter_new(
+    mlx_function_exporter* res,
+    const char* file,
+    const mlx_closure_kwargs fun,
+    bool shapeless,
+    const char* metadata,
+    size_t metadata_len) {
+  return guard([&] {
+    mlx_function_exporter_set_(
+        *res,
+        mx::exporter(
+            std::string(file),
+            mlx_closure_kwargs_get_(fun),
+            shapeless,
+            std::string(metadata, metadata_len)));
+  });
+}
+
+extern "C" int mlx_shim_imported_function_metadata(
+    mlx_string* res,
+    const mlx_imported_function fun) {
+  return guard([&] { mlx_string_set_(*res, mlx_imported_function_get_(fun).metadata()); });
+}
+
+extern "C" int mlx_shim_check_constants(const mlx_vector_array outputs) {
+  return guard([&] {
+    each_array(
+        mlx_vector_array_get_(outputs),
+        [](const mx::array&) { return true; },
+        [](const mx::array& a) {
+          if (a.has_primitive() || a.is_tracer()) {
+            return;
+          }
+          if (a.status() == mx::array::Status::unscheduled) {
+            throw std::invalid_argument("[export_function] A captured array has no value");
+          }
+          auto copy = a;
+          copy.wait();
+          if (!is_plain(a)) {
+            throw std::invalid_argument(
+                "[export_function] A captured array is not contiguous in memory");
+          }
+        });
+  });
+}
+
+extern "C" int mlx_shim_record_new(
+    mlx_shim_record* res,
+    const mlx_vector_array inputs,
+    const mlx_vector_array outputs) {
+  return guard([&] {
+    res->ctx = new Record(mlx_vector_array_get_(inputs), mlx_vector_array_get_(outputs));
+  });
+}
+
+extern "C" int mlx_shim_record_trace(
+    mlx_shim_record* res,
+    const mlx_closure fun,
+    const mlx_vector_array inputs) {
+  return guard([&] {
+    mx::detail::InTracing tracing{true};
+    std::vector<mx::array> stand_ins;
+    for (auto& in : mlx_vector_array_get_(inputs)) {
+      mx::array stand_in(in.shape(), in.dtype(), nullptr, {});
+      stand_in.set_tracer(true);
+      stand_ins.push_back(std::move(stand_in));
+    }
+    auto outputs = mlx_closure_get_(fun)(stand_ins);
+    res->ctx = new Record(stand_ins, outputs);
+  });
+}
+
+extern "C" bool mlx_shim_record_same(const mlx_shim_record a, const mlx_shim_record b) {
+  bool same = false;
+  guard([&] { same = static_cast<Record*>(a.ctx)->same(*static_cast<Record*>(b.ctx)); });
+  return same;
+}
+
+extern "C" void mlx_shim_record_free(mlx_shim_record record) {
+  delete static_cast<Record*>(record.ctx);
 }

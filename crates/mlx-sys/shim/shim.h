@@ -109,7 +109,8 @@ typedef struct mlx_shim_output_ {
 // contiguous; outputs are freshly allocated and row contiguous. `fallback` maps the inputs to the
 // same outputs by ordinary ops and serves vmap, jvp and vjp. Two nodes are the same to `compile`
 // when kernel and `params` (`n_params` numbers that determine the payload) agree.
-// `payload` is released through `dtor` in every case, failure included.
+// `payload` is released through `dtor` in every case, failure included. While a function is exported
+// or traced without shapes, the result is the fallback's: neither can hold a kernel.
 int mlx_shim_host_op(
     mlx_vector_array* res,
     const char* name,
@@ -150,6 +151,49 @@ int mlx_shim_precompiled_cuda_kernel(
     const float* init_value,
     bool ensure_row_contiguous,
     const mlx_stream s);
+
+// Gap: mlx-c cannot tell a stand-in of a function being traced from an array with a value.
+bool mlx_shim_array_is_tracer(mlx_array a);
+
+// Gap: mlx-c writes graphs to FILE* only. `dot` chooses Graphviz's language over a plain list.
+int mlx_shim_graph_text(
+    mlx_string* res,
+    const mlx_node_namer namer,
+    const mlx_vector_array outputs,
+    bool dot);
+
+// Gap: mlx-c's exporter drops keyword arguments and has no metadata.
+int mlx_shim_function_exporter_new(
+    mlx_function_exporter* res,
+    const char* file,
+    const mlx_closure_kwargs fun,
+    bool shapeless,
+    const char* metadata,
+    size_t metadata_len);
+int mlx_shim_imported_function_metadata(mlx_string* res, const mlx_imported_function fun);
+
+// Gap: MLX writes the constants of an exported function as if they were computed and row
+// contiguous. Waits for those under `outputs`; fails where one is neither.
+int mlx_shim_check_constants(const mlx_vector_array outputs);
+
+// Gap: MLX replays a shapeless trace for other shapes without the checks of the ops, and reads out
+// of bounds where they would have failed. A record of a trace tells whether another trace, made
+// with those shapes, has the same graph.
+typedef struct mlx_shim_record_ {
+  void* ctx;
+} mlx_shim_record;
+// Fails where the graph's shapes do not follow from those of its inputs.
+int mlx_shim_record_new(
+    mlx_shim_record* res,
+    const mlx_vector_array inputs,
+    const mlx_vector_array outputs);
+// Traces `fun` as a shapeless compilation does, with stand-ins for `inputs`.
+int mlx_shim_record_trace(
+    mlx_shim_record* res,
+    const mlx_closure fun,
+    const mlx_vector_array inputs);
+bool mlx_shim_record_same(const mlx_shim_record a, const mlx_shim_record b);
+void mlx_shim_record_free(mlx_shim_record record);
 
 #ifdef __cplusplus
 }

@@ -65,6 +65,7 @@ pub type mlx_shim_kernel = ::std::option::Option<
 >;
 pub type mlx_shim_output = mlx_shim_output_;
 pub type mlx_shim_scalar = mlx_shim_scalar_;
+pub type mlx_shim_record = mlx_shim_record_;
 #[derive(PartialEq, Copy, Clone, Hash, Debug, Default)]
 #[repr(C)]
 pub struct __BindgenComplex<T> {
@@ -322,6 +323,8 @@ pub struct mlx_shim_scalar_ {
     pub kind: ::std::os::raw::c_int,
     pub integer: ::std::os::raw::c_int,
     pub number: f32,
+pub struct mlx_shim_record_ {
+    pub ctx: *mut ::std::os::raw::c_void,
 }
 pub const MLX_BOOL: mlx_dtype_ = 0;
 pub const MLX_UINT8: mlx_dtype_ = 1;
@@ -3658,4 +3661,36 @@ unsafe extern "C" {
         ensure_row_contiguous: bool,
         s: mlx_stream,
     ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_array_is_tracer(a: mlx_array) -> bool;
+    pub fn mlx_shim_graph_text(
+        res: *mut mlx_string,
+        namer: mlx_node_namer,
+        outputs: mlx_vector_array,
+        dot: bool,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_function_exporter_new(
+        res: *mut mlx_function_exporter,
+        file: *const ::std::os::raw::c_char,
+        fun: mlx_closure_kwargs,
+        shapeless: bool,
+        metadata: *const ::std::os::raw::c_char,
+        metadata_len: usize,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_imported_function_metadata(
+        res: *mut mlx_string,
+        fun: mlx_imported_function,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_check_constants(outputs: mlx_vector_array) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_record_new(
+        res: *mut mlx_shim_record,
+        inputs: mlx_vector_array,
+        outputs: mlx_vector_array,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_record_trace(
+        res: *mut mlx_shim_record,
+        fun: mlx_closure,
+        inputs: mlx_vector_array,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_record_same(a: mlx_shim_record, b: mlx_shim_record) -> bool;
+    pub fn mlx_shim_record_free(record: mlx_shim_record);
 }

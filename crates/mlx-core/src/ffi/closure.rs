@@ -83,6 +83,14 @@ pub(super) unsafe fn give(result: *mut sys::mlx_vector_array, arrays: &[Array]) 
     check(status, "mlx_vector_array_set")
 }
 
+/// Runs `f` with room for C++ to recurse through a graph, one frame for each op in a row.
+///
+/// A thread's own stack holds some thousands. This one is address space until it is touched.
+pub(super) fn on_large_stack<R>(f: impl FnOnce() -> R) -> R {
+    const BYTES: usize = 256 << 20;
+    stacker::maybe_grow(BYTES / 2, BYTES, f)
+}
+
 /// A C++ function object around a Rust closure.
 pub(crate) struct Closure(pub(super) sys::mlx_closure, Live);
 
@@ -157,7 +165,9 @@ impl Closure {
         let inputs = ArrayVec::new(inputs)?;
         let mut outputs = ArrayVec::empty();
         // SAFETY: all three handles are live; the vector is filled on success.
-        let status = unsafe { sys::mlx_closure_apply(outputs.as_mut(), self.0, inputs.0) };
+        let status = on_large_stack(|| unsafe {
+            sys::mlx_closure_apply(outputs.as_mut(), self.0, inputs.0)
+        });
         check(status, "mlx_closure_apply")?;
         outputs.into_arrays()
     }
@@ -188,9 +198,9 @@ impl Closure {
         let (primals, directions) = (ArrayVec::new(primals)?, ArrayVec::new(directions)?);
         let (mut outputs, mut changes) = (ArrayVec::empty(), ArrayVec::empty());
         // SAFETY: handles are live; the empty vectors are filled on success.
-        let status = unsafe {
+        let status = on_large_stack(|| unsafe {
             function(outputs.as_mut(), changes.as_mut(), self.0, primals.0, directions.0)
-        };
+        });
         check(status, name)?;
         Ok((outputs.into_arrays()?, changes.into_arrays()?))
     }
@@ -213,29 +223,30 @@ impl Closure {
         check(status, "mlx_value_and_grad")?;
         let (mut values, mut gradients) = (ArrayVec::empty(), ArrayVec::empty());
         // SAFETY: handles are live; the empty vectors are filled on success.
-        let status = unsafe {
+        let status = on_large_stack(|| unsafe {
             sys::mlx_closure_value_and_grad_apply(
                 values.as_mut(),
                 gradients.as_mut(),
                 gradient.0,
                 inputs.0,
             )
-        };
+        });
         check(status, "mlx_value_and_grad")?;
         Ok((values.into_arrays()?, gradients.into_arrays()?))
     }
 
-    /// Traces the closure with `inputs` as MLX's vmap does and maps over `in_axes`.
+    /// Traces the closure with an element's stand-ins and maps it over `in_axes` (-1: none);
+    /// `out_axes` gives the axes of the outputs, of which it gets the elements' stand-ins.
     pub(crate) fn vmap(
         &self,
         inputs: &[Array],
         in_axes: &[i32],
-        out_axes: &[i32],
+        out_axes: impl FnOnce(&[Array]) -> Result<Vec<i32>>,
     ) -> Result<Vec<Array>> {
         let inputs = ArrayVec::new(inputs)?;
         let (mut traced_in, mut traced_out) = (ArrayVec::empty(), ArrayVec::empty());
         // SAFETY: handles are live, slices outlive the call.
-        let status = unsafe {
+        let status = on_large_stack(|| unsafe {
             sys::mlx_detail_vmap_trace(
                 traced_in.as_mut(),
                 traced_out.as_mut(),
@@ -244,20 +255,12 @@ impl Closure {
                 in_axes.as_ptr(),
                 in_axes.len(),
             )
-        };
+        });
         check(status, "mlx_vmap")?;
-        // SAFETY: the vector is live.
-        let n_outputs = unsafe { sys::mlx_vector_array_size(traced_out.0) };
-        if out_axes.len() != n_outputs {
-            let got = out_axes.len();
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("vmap: {got} output axes for {n_outputs} outputs"),
-            ));
-        }
+        let out_axes = out_axes(&read_vector(traced_out.0)?)?;
         let mut outputs = ArrayVec::empty();
         // SAFETY: as above.
-        let status = unsafe {
+        let status = on_large_stack(|| unsafe {
             sys::mlx_detail_vmap_replace(
                 outputs.as_mut(),
                 inputs.0,
@@ -268,7 +271,7 @@ impl Closure {
                 out_axes.as_ptr(),
                 out_axes.len(),
             )
-        };
+        });
         check(status, "mlx_vmap")?;
         outputs.into_arrays()
     }

@@ -4,6 +4,8 @@
 //! `host` (CPU kernels). `device` asks about devices, `gpu_kernel` runs kernels from source.
 //! `host` (CPU kernels); `run` has evaluation and streams.
 //! `host` (CPU kernels); `run` has evaluation and streams, `distributed` groups of processes.
+//! Here is what every op needs; what MLX calls back is in `closure` and `custom` (functions over
+//! arrays) and `host` (CPU kernels).
 //!
 //! Every function of mlx-c that makes arrays has one form: `int f(result*, arguments…, stream)`.
 //! The macros here call that form: an argument is turned into its C value by [`IntoC`], or is a
@@ -17,6 +19,9 @@ mod closure;
 pub(crate) mod device;
 pub(crate) mod gpu_kernel;
 mod distributed;
+mod compile;
+mod custom;
+mod graph;
 mod host;
 mod live;
 mod run;
@@ -33,6 +38,9 @@ use crate::fft::FftNorm;
 
 pub(crate) use closure::{ArrayFn, Closure};
 pub(crate) use distributed::{RawGroup, distributed_is_available};
+pub(crate) use compile::{TraceRecord, clear_compile_cache, set_compile_mode};
+pub(crate) use custom::CustomRules;
+pub(crate) use graph::{array_is_tracer, graph_text};
 pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
 pub(crate) use live::{Live, live_handles};
 pub(crate) use run::{clear_streams, default_stream, evaluate, new_stream, stream_free};
@@ -387,21 +395,28 @@ pub(crate) unsafe fn array_wrap(
     finish_array(raw, status, "mlx_shim_array_wrap")
 }
 
-pub(crate) fn array_to_string(array: &Array) -> Result<String> {
-    let mut string = sys::mlx_string { ctx: ptr::null_mut() };
-    // SAFETY: `string` is an empty handle to fill; its text is copied before it is freed.
-    unsafe {
-        let status = sys::mlx_array_tostring(&mut string, array.raw());
-        let text = match check(status, "mlx_array_tostring") {
-            Ok(()) => {
-                let data = sys::mlx_string_data(string);
-                Ok(CStr::from_ptr(data).to_string_lossy().into_owned())
-            }
-            Err(e) => Err(e),
-        };
-        sys::mlx_string_free(string);
-        text
+/// Calls a function that fills a string.
+fn read_string(function: &str, fill: impl FnOnce(*mut sys::mlx_string) -> i32) -> Result<String> {
+    struct Text(sys::mlx_string);
+    impl Drop for Text {
+        fn drop(&mut self) {
+            // SAFETY: the handle is owned, and an empty one is allowed.
+            unsafe { sys::mlx_string_free(self.0) };
+        }
     }
+    let mut text = Text(sys::mlx_string { ctx: ptr::null_mut() });
+    check(fill(&mut text.0), function)?;
+    if text.0.ctx.is_null() {
+        return Ok(String::new());
+    }
+    // SAFETY: a filled string is live and terminated.
+    let text = unsafe { CStr::from_ptr(sys::mlx_string_data(text.0)) };
+    Ok(text.to_string_lossy().into_owned())
+}
+
+pub(crate) fn array_to_string(array: &Array) -> Result<String> {
+    // SAFETY: the handle is live, the string an empty handle to fill.
+    read_string("mlx_array_tostring", |text| unsafe { sys::mlx_array_tostring(text, array.raw()) })
 }
 
 pub(crate) fn promote_types(a: Dtype, b: Dtype) -> Dtype {

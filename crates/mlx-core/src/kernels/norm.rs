@@ -154,7 +154,7 @@ mod tests {
             for _ in 0..2 {
                 check_close(&compiled.call(&[x.clone(), weight.clone()])?[0], &expected, 1e-6)?;
             }
-            let mapped = crate::transforms::vmap(f, &[0, -1], &[0])?;
+            let mapped = crate::transforms::vmap(f, &[Some(0), None], 0)?;
             check_close(&mapped.call(&[x, weight])?[0], &expected, 1e-6)
         })
     }

@@ -9,6 +9,8 @@
 
 mod autodiff;
 mod compile;
+mod custom;
+pub mod graph;
 mod vmap;
 
 use crate::array::Array;
@@ -18,8 +20,12 @@ use crate::ffi::{ArrayVec, evaluate};
 pub use autodiff::{
     Grad, ValueAndGrad, grad, grad_once, jvp, value_and_grad, value_and_grad_once, vjp,
 };
-pub use compile::{Compiled, compile};
-pub use vmap::{Mapped, vmap};
+pub use compile::{
+    CompileMode, Compiled, clear_compile_cache, compile, disable_compile, enable_compile,
+    set_compile_mode,
+};
+pub use custom::{Checkpoint, CustomFunction, CustomFunctionBuilder, checkpoint, custom_function};
+pub use vmap::{MapAxes, Mapped, vmap, vmap_once};
 
 /// Computes arrays and waits for them.
 ///

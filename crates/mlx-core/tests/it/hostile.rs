@@ -717,16 +717,18 @@ static CASES: &[Case] = cases! {
         ops::where_(&f(&[3]), &f(&[2]), 1.0f32);
 
         // Transforms.
-        vmap(|x| Ok(x.to_vec()), &[], &[])?.call(&[]);
+        vmap(|x| Ok(x.to_vec()), &[0i32; 0], &[0i32; 0])?.call(&[]);
         vmap(|x| Ok(x.to_vec()), &[0], &[0])?.call(&[]);
-        vmap(|x| Ok(x.to_vec()), &[], &[])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0i32; 0], &[0i32; 0])?.call(&[f(&[2])]);
         vmap(|x| Ok(x.to_vec()), &[5], &[0])?.call(&[f(&[2])]);
         vmap(|x| Ok(x.to_vec()), &[-3], &[0])?.call(&[f(&[2])]);
-        vmap(|x| Ok(x.to_vec()), &[-1], &[0])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[i32::MIN], &[0])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[i32::MIN])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[None], &[0])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[Some(0)], &[None])?.call(&[f(&[2])]);
         vmap(|x| Ok(x.to_vec()), &[0], &[7])?.call(&[f(&[2])]);
         vmap(|x| Ok(x.to_vec()), &[0], &[-7])?.call(&[f(&[2])]);
-        vmap(|x| Ok(x.to_vec()), &[0], &[-1])?.call(&[f(&[2])]);
-        vmap(|x| Ok(x.to_vec()), &[0], &[])?.call(&[f(&[2])]);
+        vmap(|x| Ok(x.to_vec()), &[0], &[0i32; 0])?.call(&[f(&[2])]);
         vmap(|x| Ok(x.to_vec()), &[0, 0], &[0, 0])?.call(&[f(&[2]), f(&[3])]);
         vmap(|x| Ok(x.to_vec()), &[0], &[0])?.call(&[f(&[])]);
         vmap(|x| Ok(vec![x[0].item::<f32>()?.into()]), &[0], &[0])?.call(&[f(&[2])]);
@@ -1167,7 +1169,7 @@ static CASES: &[Case] = cases! {
 
         // Transforms.
         vmap(|x| Ok(x.to_vec()), &[0], &[0])?.call(&[f(&[0])]);
-        vmap(|_| Ok(vec![]), &[0], &[])?.call(&[f(&[2])]);
+        vmap(|_| Ok(vec![]), &[0], &[0i32; 0])?.call(&[f(&[2])]);
         vmap(|_| Ok(vec![f(&[2])]), &[0], &[0])?.call(&[f(&[2])]);
         vmap(|x| Ok(vec![x[0].at(0)?]), &[0], &[0])?.call(&[f(&[2, 2])]);
         vmap(|x| Ok(vec![x[0].sort(0)?]), &[0], &[0])?.call(&[f(&[2, 2])]);

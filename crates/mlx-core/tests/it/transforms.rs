@@ -1,3 +1,5 @@
 //! Function transforms: derivatives, mapping, compiling, and what crosses C++ on the way.
 
+mod compile;
+mod custom;
 mod failures;
