@@ -323,6 +323,9 @@ pub struct mlx_shim_scalar_ {
     pub kind: ::std::os::raw::c_int,
     pub integer: ::std::os::raw::c_int,
     pub number: f32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct mlx_shim_record_ {
     pub ctx: *mut ::std::os::raw::c_void,
 }

@@ -16,11 +16,11 @@
 //! empty handle that mlx-c fills on success only; C++ exceptions become a return code.
 
 mod closure;
-pub(crate) mod device;
-pub(crate) mod gpu_kernel;
-mod distributed;
 mod compile;
 mod custom;
+pub(crate) mod device;
+mod distributed;
+pub(crate) mod gpu_kernel;
 mod graph;
 mod host;
 mod live;
@@ -37,9 +37,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fft::FftNorm;
 
 pub(crate) use closure::{ArrayFn, Closure};
-pub(crate) use distributed::{RawGroup, distributed_is_available};
 pub(crate) use compile::{TraceRecord, clear_compile_cache, set_compile_mode};
 pub(crate) use custom::CustomRules;
+pub(crate) use distributed::{RawGroup, distributed_is_available};
 pub(crate) use graph::{array_is_tracer, graph_text};
 pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
 pub(crate) use live::{Live, live_handles};

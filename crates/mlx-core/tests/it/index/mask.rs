@@ -60,7 +60,7 @@ fn transforms_of_masked_writes() {
 
         let values = |x: &[Array]| Ok(vec![x[0].put(x[0].greater(1)?, &x[1])?]);
         let inputs = [x, i(&[10, 20, 30])];
-        let mapped = vmap(values, &[0, -1], &[0])?.call(&inputs)?;
+        let mapped = vmap(values, &[Some(0), None], &[0])?.call(&inputs)?;
         assert_eq!(mapped[0].to_vec::<i32>()?, [0, 1, 10, 10, 20, 30]);
         Ok(())
     });
@@ -118,8 +118,8 @@ fn transforms_of_index_arrays() {
         let inputs = [x, i(&[9, -9]).astype(mlx_core::Dtype::Int8)?];
         let take = |x: &[Array]| Ok(vec![x[0].take(&x[1], 0)?, x[0].put_add(&x[1], 1)?]);
         for outputs in [
-            vmap(take, &[0, -1], &[0, 0])?.call(&inputs)?,
-            vmap(take, &[0, -1], &[0, 0])?.call(&inputs)?,
+            vmap(take, &[Some(0), None], &[0, 0])?.call(&inputs)?,
+            vmap(take, &[Some(0), None], &[0, 0])?.call(&inputs)?,
         ] {
             assert_eq!(outputs[0].to_vec::<i32>()?, [2, 0, 5, 3]);
             assert_eq!(outputs[1].to_vec::<i32>()?, [1, 1, 3, 4, 4, 6]);
@@ -142,7 +142,7 @@ fn narrow_indices_under_vmap() {
         let x = ops::zeros(&[300, 2], mlx_core::Dtype::Float32)?;
         let rows = i(&[1]).astype(mlx_core::Dtype::Uint8)?;
         let put = |x: &[Array]| Ok(vec![x[0].put(&x[1], 1.0f32)?]);
-        let mapped = vmap(put, &[0, -1], &[0])?.call(&[x, rows])?;
+        let mapped = vmap(put, &[Some(0), None], &[0])?.call(&[x, rows])?;
         assert_eq!(mapped[0].sum(0, false)?.to_vec::<f32>()?, [0.0, 300.0]);
         Ok(())
     });
