@@ -4,7 +4,7 @@
 //! are clipped where they are used: negative ones count from the end, one beyond either end means
 //! that end. An op so costs a node or two more, and no value of an index reads outside of an array.
 
-use crate::array::index::bounds::host_bytes;
+use crate::array::index::bounds::host_integers;
 use crate::array::index::{Bounds, View, mask, resolve_slices};
 use crate::array::{Array, Operand};
 use crate::dtype::Dtype;
@@ -44,16 +44,19 @@ impl Array {
         let bounds = Bounds::axis("take", x.dim(axis)?);
         if is_number {
             bounds.check_dtype(&indices)?;
-            return x.take_one(bounds, indices.to_vec_as::<i64>()?.first().copied(), axis);
+            let position = match indices.dtype() {
+                Dtype::Int32 => indices.item::<i32>()?,
+                // Beyond any axis.
+                _ => i32::MAX,
+            };
+            return x.take_one(bounds.position(position)?, axis);
         }
         let (x, indices) = (&x, &bounds.apply(&indices)?);
         array_op!(mlx_take_axis, x, indices, axis)
     }
 
     /// Takes one position, which makes a view.
-    fn take_one(&self, bounds: Bounds<'_>, position: Option<i64>, axis: i32) -> Result<Array> {
-        let position = i32::try_from(position.unwrap_or(i64::MAX)).unwrap_or(i32::MAX);
-        let position = bounds.position(position)?;
+    fn take_one(&self, position: i32, axis: i32) -> Result<Array> {
         let chosen = self.normal_axis(axis);
         let mut view = View::default();
         for (axis, &size) in self.shape().iter().enumerate() {
@@ -223,8 +226,7 @@ pub(super) fn starts(
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     };
     Bounds::axis(op, 0).check_dtype(start)?;
-    if host_bytes(start)?.is_some() {
-        let values = start.to_vec_as::<i64>()?;
+    if let Some(values) = host_integers(start)? {
         for ((value, &last), axis) in values.iter().zip(&last).zip(axes) {
             if !(0..=i64::from(last)).contains(value) {
                 let text = format!("{op}: start {value} on axis {axis}, expected 0..={last}");

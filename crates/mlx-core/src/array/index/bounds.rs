@@ -14,6 +14,26 @@ use crate::ffi;
 /// use would cost more than the nodes.
 const MAX_CHECKED: usize = 1 << 16;
 
+/// Gives an iterator over integers of any dtype; one beyond `i64` counts as its greatest.
+macro_rules! with_integers {
+    ($bytes:expr, $dtype:expr, |$values:ident| $body:expr) => {
+        with_integers!(@ $bytes, $dtype, |$values| $body;
+            Uint8 u8, Uint16 u16, Uint32 u32, Uint64 u64, Int8 i8, Int16 i16, Int32 i32, Int64 i64)
+    };
+    (@ $bytes:expr, $dtype:expr, |$values:ident| $body:expr; $($name:ident $t:ty),*) => {
+        match $dtype {
+            $(Dtype::$name => {
+                let mut $values = $bytes.chunks_exact(size_of::<$t>()).map(|bytes| {
+                    let value = bytes.try_into().map(<$t>::from_ne_bytes).unwrap_or_default();
+                    i64::try_from(value).unwrap_or(i64::MAX)
+                });
+                $body
+            })*
+            _ => Default::default(),
+        }
+    };
+}
+
 /// What an op reads or writes at an index.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds<'a> {
@@ -92,21 +112,7 @@ impl<'a> Bounds<'a> {
     }
 
     fn first_outside(self, bytes: &[u8], dtype: Dtype) -> Option<i64> {
-        macro_rules! scan {
-            ($($dtype:ident $t:ty,)*) => {
-                match dtype {
-                    $(Dtype::$dtype => bytes.chunks_exact(size_of::<$t>()).find_map(|bytes| {
-                        let value = bytes.try_into().map(<$t>::from_ne_bytes).unwrap_or_default();
-                        let value = i64::try_from(value).unwrap_or(i64::MAX);
-                        (!self.holds(value)).then_some(value)
-                    }),)*
-                    _ => None,
-                }
-            };
-        }
-        scan! {
-            Uint8 u8, Uint16 u16, Uint32 u32, Uint64 u64, Int8 i8, Int16 i16, Int32 i32, Int64 i64,
-        }
+        with_integers!(bytes, dtype, |values| values.find(|&value| !self.holds(value)))
     }
 
     /// Moves what is outside to the nearest position, in the graph.
@@ -139,6 +145,15 @@ impl<'a> Bounds<'a> {
         }
         Ok(indices)
     }
+}
+
+/// The integers of an array, where the host may look at them at no cost.
+pub(crate) fn host_integers(array: &Array) -> Result<Option<Vec<i64>>> {
+    let dtype = array.dtype();
+    let read = |bytes: &[u8]| -> Vec<i64> {
+        with_integers!(bytes, dtype, |values| values.by_ref().collect())
+    };
+    Ok(host_bytes(array)?.map(read))
 }
 
 /// The values of an index array, where the host may look at them at no cost.

@@ -38,6 +38,8 @@ pub(in crate::array) struct Layout {
     /// Shape of the result, and its axes that are not new.
     shape: Vec<i32>,
     kept: Vec<usize>,
+    /// Whether the axes of the index stand in place of the arrays.
+    together: bool,
 }
 
 impl Layout {
@@ -92,6 +94,7 @@ impl Layout {
             order: Vec::new(),
             shape: Vec::new(),
             kept: Vec::new(),
+            together: false,
         };
         layout.arrange(&parts);
         Ok(layout)
@@ -103,6 +106,7 @@ impl Layout {
         let first = parts.iter().position(is_array).unwrap_or(0);
         let last = parts.iter().rposition(is_array).unwrap_or(0);
         let together = parts[first..=last].iter().all(is_array);
+        self.together = together;
         let n_index = self.index_shape.len();
         if !together {
             (0..n_index).for_each(|axis| self.keep(axis, self.index_shape[axis]));
@@ -135,12 +139,15 @@ impl Layout {
         if self.arrays.is_empty() {
             return view.reshape(&self.shape);
         }
+        if let ([indices], [axis], true) = (&self.arrays[..], &self.axes[..], self.together) {
+            let taken = array_op!(mlx_take_axis, view, indices, (*axis))?;
+            return shaped(taken, &self.shape);
+        }
         let (axes, sizes) = (&self.axes, &self.sizes);
         let indices = &ArrayVec::new(&self.arrays)?;
         let gathered = array_op!(mlx_gather, view, indices, [axes], [sizes])?;
-        let is_ordered = self.order.iter().zip(0..).all(|(&axis, i)| axis == i);
-        let ordered = if is_ordered { gathered } else { gathered.transpose(&self.order)? };
-        ordered.reshape(&self.shape)
+        let ordered = if self.is_ordered() { gathered } else { gathered.transpose(&self.order)? };
+        shaped(ordered, &self.shape)
     }
 
     pub(in crate::array) fn write(
@@ -158,16 +165,28 @@ impl Layout {
         small.resize(self.order.len(), 1);
         let mut back = vec![0; self.order.len()];
         self.order.iter().zip(0..).for_each(|(&axis, i)| back[axis as usize] = i);
-        let value = value.reshape(small)?.transpose(back)?;
+        let value = shaped(value, &small)?;
+        let value = if self.is_ordered() { value } else { value.transpose(back)? };
         if self.arrays.is_empty() {
             return self.view.update(array, &value.squeeze(0)?, how);
         }
         let sizes: Vec<i32> = self.index_shape.iter().chain(&self.sizes).copied().collect();
         let updates = value.broadcast_to(sizes)?;
+        if !self.view.is_partial {
+            return how.scatter(array, &self.arrays, &updates, &self.axes);
+        }
         let view = self.view.of(array)?;
         let view = how.scatter(&view, &self.arrays, &updates, &self.axes)?;
         self.view.update(array, &view, Reduce::Set)
     }
+
+    fn is_ordered(&self) -> bool {
+        self.order.iter().zip(0..).all(|(&axis, i)| axis == i)
+    }
+}
+
+fn shaped(array: Array, shape: &[i32]) -> Result<Array> {
+    if array.shape() == shape { Ok(array) } else { array.reshape(shape) }
 }
 
 /// Makes index arrays that MLX promotes to integers, and returns the shape that they broadcast to;

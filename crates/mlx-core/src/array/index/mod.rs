@@ -14,6 +14,7 @@ use std::ops::{Range, RangeFrom, RangeFull, RangeTo, RangeToInclusive};
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ffi::array_op;
 
 pub(crate) use bounds::Bounds;
 pub(super) use layout::Layout;
@@ -195,6 +196,10 @@ pub(crate) enum Placed {
 }
 
 impl Placed {
+    fn removes_axis(&self) -> bool {
+        matches!(self, Placed::Int(_))
+    }
+
     /// Tells whether the index is a view only if this item is not there.
     pub(crate) fn is_array(&self) -> bool {
         matches!(self, Placed::Array(_) | Placed::Mask(_) | Placed::Truth(_))
@@ -227,13 +232,30 @@ impl Array {
     /// DIFFERENCE: MLX in Python does not check integers. Values of index arrays that the host has
     /// at hand are checked too; others that are out of range mean the nearest element.
     pub fn at(&self, index: impl Index) -> Result<Array> {
-        let items = place(index.into_items(), self.ndim())?;
+        let items = index.into_items();
+        // The most common index array needs none of what follows.
+        if let ([IndexItem::Array(rows)], Some(&size)) = (&items[..], self.shape().first())
+            && !is_mask(rows)
+        {
+            let rows = &Bounds::axis("index", size).apply(rows)?;
+            return array_op!(mlx_take_axis, self, rows, 0);
+        }
+        let items = place(items, self.ndim())?;
         if items.iter().any(Placed::is_array) {
             return Layout::new(items, self.shape())?.read(self);
         }
         let (view, shape) = View::new(&items, self.shape())?;
         let result = view.of(self)?;
-        if result.shape() == shape { Ok(result) } else { result.reshape(shape) }
+        if result.shape() == shape {
+            return Ok(result);
+        }
+        if shape.len() + items.iter().filter(|item| item.removes_axis()).count() != self.ndim() {
+            return result.reshape(shape);
+        }
+        let of_axes = items.iter().filter(|item| !matches!(item, Placed::Nothing));
+        let removed = of_axes.zip(0..).filter(|(item, _)| item.removes_axis());
+        let axes: Vec<i32> = removed.map(|(_, axis)| axis).collect();
+        result.squeeze(&axes[..])
     }
 }
 

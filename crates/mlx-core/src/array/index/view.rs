@@ -38,7 +38,7 @@ pub(crate) struct View {
     start: Vec<i32>,
     stop: Vec<i32>,
     step: Vec<i32>,
-    is_partial: bool,
+    pub(super) is_partial: bool,
 }
 
 impl View {
