@@ -199,9 +199,12 @@ pub fn synchronize() -> Result<()> {
 pub fn synchronize_all() -> Result<()> {
     let all: Vec<_> =
         with_table(|table| Ok(table.entries.iter().flatten().map(|entry| entry.raw).collect()))?;
-    // Each of them, also when one has failed.
-    all.into_iter()
-        .fold(Ok(()), |result, raw| result.and(ffi::c_call!(mlx_shim_synchronize, (raw))))
+    let mut first = Ok(());
+    for raw in all {
+        // Each of them, also when one has failed.
+        first = first.and(ffi::c_call!(mlx_shim_synchronize, (raw)));
+    }
+    first
 }
 
 /// Waits for this thread's work, then gives up its streams and what it has compiled.

@@ -37,3 +37,6 @@ pub(crate) fn live_handles() -> Option<isize> {
     #[cfg(not(debug_assertions))]
     None
 }
+
+#[cfg(test)]
+mod tests;
