@@ -284,6 +284,8 @@ mod tests {
             (GgmlType::F32, &[-1], None),
             (GgmlType::F32, &[i32::MAX, i32::MAX, i32::MAX], None),
             (GgmlType::F32, &[0, i32::MAX, i32::MAX, i32::MAX], None),
+            // The blocks' bytes could be counted, the elements' could not.
+            (GgmlType::Q1_0, &[4, i32::MAX, 1 << 30], None),
         ] {
             assert_eq!(ty.byte_size(shape), size, "{ty} {shape:?}");
         }
