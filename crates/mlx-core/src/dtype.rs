@@ -90,6 +90,62 @@ impl Dtype {
         Dtype::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
+    /// Tells whether this is in a category. Python: `issubdtype`.
+    ///
+    /// ```
+    /// use mlx_core::{Dtype, DtypeCategory};
+    ///
+    /// assert!(Dtype::Uint8.is_subtype(DtypeCategory::Integer));
+    /// assert!(!Dtype::Uint8.is_subtype(DtypeCategory::Inexact));
+    /// ```
+    pub const fn is_subtype(self, category: DtypeCategory) -> bool {
+        match category {
+            DtypeCategory::Generic => true,
+            DtypeCategory::Number => !matches!(self, Dtype::Bool),
+            DtypeCategory::Integer => self.is_integer(),
+            DtypeCategory::Signedinteger => {
+                matches!(self, Dtype::Int8 | Dtype::Int16 | Dtype::Int32 | Dtype::Int64)
+            }
+            DtypeCategory::Unsignedinteger => {
+                matches!(self, Dtype::Uint8 | Dtype::Uint16 | Dtype::Uint32 | Dtype::Uint64)
+            }
+            DtypeCategory::Inexact => self.is_floating() || matches!(self, Dtype::Complex64),
+            DtypeCategory::Floating => self.is_floating(),
+            DtypeCategory::Complexfloating => matches!(self, Dtype::Complex64),
+        }
+    }
+
+    /// Tells whether promotion of this dtype with `to` gives `to`.
+    pub fn can_cast(self, to: Dtype) -> bool {
+        crate::ops::promote_types(self, to) == to
+    }
+
+    /// Returns the limits of a floating type, and for a complex one those of its parts.
+    pub fn finfo(self) -> Option<Finfo> {
+        let (bits, mantissa, max, exponent) = match self {
+            Dtype::Float16 => (16, 10, 65504.0, -14),
+            Dtype::Bfloat16 => (16, 7, f64::from(half::bf16::MAX), -126),
+            Dtype::Float32 | Dtype::Complex64 => (32, 23, f64::from(f32::MAX), -126),
+            Dtype::Float64 => (64, 52, f64::MAX, -1022),
+            _ => return None,
+        };
+        let (eps, smallest_normal) = (2.0f64.powi(-mantissa), 2.0f64.powi(exponent));
+        Some(Finfo { bits, min: -max, max, eps, smallest_normal })
+    }
+
+    /// Returns the limits of an integer type.
+    pub fn iinfo(self) -> Option<Iinfo> {
+        let bits = 8 * self.size() as u32;
+        if !self.is_integer() {
+            return None;
+        }
+        Some(if self.is_subtype(DtypeCategory::Signedinteger) {
+            Iinfo { min: -(1i128 << (bits - 1)), max: (1i128 << (bits - 1)) - 1 }
+        } else {
+            Iinfo { min: 0, max: (1i128 << bits) - 1 }
+        })
+    }
+
     /// Tells whether this is one of the four real floating types.
     pub const fn is_floating(self) -> bool {
         matches!(self, Dtype::Float16 | Dtype::Float32 | Dtype::Float64 | Dtype::Bfloat16)
@@ -99,6 +155,51 @@ impl Dtype {
     pub const fn is_integer(self) -> bool {
         !self.is_floating() && !matches!(self, Dtype::Bool | Dtype::Complex64)
     }
+}
+
+/// A set of element types; names are Python MLX's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DtypeCategory {
+    /// Every one.
+    Generic,
+    /// All but `bool`.
+    Number,
+    /// Integers, signed or not.
+    Integer,
+    /// Signed integers.
+    Signedinteger,
+    /// Unsigned integers.
+    Unsignedinteger,
+    /// Floating and complex types.
+    Inexact,
+    /// Real floating types.
+    Floating,
+    /// Complex types.
+    Complexfloating,
+}
+
+/// The limits of a floating type, as [`Dtype::finfo`] returns them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finfo {
+    /// Size of a number in bits.
+    pub bits: u32,
+    /// The least finite number.
+    pub min: f64,
+    /// The greatest finite number.
+    pub max: f64,
+    /// The difference between one and the next greater number.
+    pub eps: f64,
+    /// The least positive number of full precision.
+    pub smallest_normal: f64,
+}
+
+/// The limits of an integer type, as [`Dtype::iinfo`] returns them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Iinfo {
+    /// The least number.
+    pub min: i128,
+    /// The greatest number.
+    pub max: i128,
 }
 
 impl fmt::Display for Dtype {

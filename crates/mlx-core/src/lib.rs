@@ -50,7 +50,7 @@ pub use array::{
     save_npz, save_npz_compressed, save_safetensors,
 };
 pub use device::{Device, DeviceValue, mlx_version};
-pub use dtype::Dtype;
+pub use dtype::{Dtype, DtypeCategory, Finfo, Iinfo};
 pub use error::{Error, ErrorKind, Result};
 pub use quantization::{QuantMode, Quantization, QuantizationConfig};
 pub use stream::{Stream, with_device, with_stream};

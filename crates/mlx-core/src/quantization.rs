@@ -84,6 +84,11 @@ impl Quantization {
         Quantization { group_size, bits, mode }
     }
 
+    /// Tells whether group size and bits are the mode's own; only affine has others.
+    pub(crate) fn is_default(self) -> bool {
+        (self.group_size, self.bits) == self.mode.defaults()
+    }
+
     /// Fails where MLX would divide by zero before it looks at the rest.
     pub(crate) fn check(self) -> Result<()> {
         if self.group_size > 0 && (1..=8).contains(&self.bits) {

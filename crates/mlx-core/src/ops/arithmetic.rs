@@ -31,6 +31,7 @@ unary_methods! {
     log1p, mlx_log1p, "Returns the natural logarithm of one plus the element, exact near zero.";
     log2, mlx_log2, "Returns the base-2 logarithm.";
     negative, mlx_negative, "Returns the negation.";
+    positive, mlx_positive, "Returns the array as it is; Python: `+x`.";
     radians, mlx_radians, "Converts degrees to radians.";
     real, mlx_real, "Returns the real part.";
     reciprocal, mlx_reciprocal, "Returns one divided by the element.";
@@ -44,6 +45,7 @@ unary_methods! {
     stop_gradient, mlx_stop_gradient, "Returns the array as a constant to gradients.";
     tan, mlx_tan, "Returns the tangent.";
     tanh, mlx_tanh, "Returns the hyperbolic tangent.";
+    trunc, mlx_trunc, "Returns the integer next to the element on the way to zero.";
 }
 
 binary_functions! {

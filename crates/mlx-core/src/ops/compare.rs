@@ -111,3 +111,8 @@ impl Array {
 pub fn promote_types(a: Dtype, b: Dtype) -> Dtype {
     crate::ffi::promote_types(a, b)
 }
+
+/// Returns the dtype that all of these promote to, `None` for none.
+pub fn result_type(dtypes: impl IntoIterator<Item = Dtype>) -> Option<Dtype> {
+    dtypes.into_iter().reduce(promote_types)
+}

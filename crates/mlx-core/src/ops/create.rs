@@ -2,7 +2,7 @@
 
 use crate::array::{Array, Operand};
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::array_op;
 
 /// Returns `start, start + step, …` up to and without `stop`.
@@ -86,7 +86,76 @@ pub fn tri(n: i32, m: i32, k: i32, dtype: Dtype) -> Result<Array> {
     array_op!(mlx_tri, n, m, k, dtype)
 }
 
+/// Writes window functions: `name, mlx_function, "doc";`.
+macro_rules! windows {
+    ($($name:ident, $f:ident, $doc:literal;)*) => {
+        $(
+            #[doc = $doc]
+            ///
+            /// `m` points in `float32`; none where `m` is not positive.
+            ///
+            /// # Errors
+            /// When memory runs out.
+            pub fn $name(m: i32) -> Result<Array> {
+                array_op!($f, m)
+            }
+        )*
+    };
+}
+
+windows! {
+    bartlett, mlx_bartlett, "Returns the Bartlett window, a triangle that starts and ends at zero.";
+    blackman, mlx_blackman, "Returns the Blackman window, a sum of three cosines.";
+    hamming, mlx_hamming, "Returns the Hamming window, a raised cosine.";
+    hanning, mlx_hanning, "Returns the Hann window, a cosine that starts and ends at zero.";
+}
+
 impl Array {
+    /// Returns an array of this shape of one value, by default with this dtype.
+    ///
+    /// # Errors
+    /// When the value does not broadcast to the shape.
+    ///
+    /// ```
+    /// use mlx_core::{Array, Dtype};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[1, 2, 3], &[3])?;
+    /// assert_eq!(x.full_like(7, None)?.to_vec::<i32>()?, [7, 7, 7]);
+    /// assert_eq!(x.full_like(0.5, Dtype::Float32)?.to_vec::<f32>()?, [0.5, 0.5, 0.5]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn full_like(&self, value: impl Operand, dtype: impl Into<Option<Dtype>>) -> Result<Array> {
+        let dtype = dtype.into().unwrap_or(self.dtype());
+        let value = &value.into_array(Some(dtype))?;
+        let result = array_op!(mlx_full_like, self, value, dtype)?;
+        if result.shape() == self.shape() {
+            return Ok(result);
+        }
+        let (value, shape) = (value.shape(), self.shape());
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("full_like: value of shape {value:?} for shape {shape:?}"),
+        ))
+    }
+
+    /// Returns zeros of this shape with another dtype.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn zeros_like_dtype(&self, dtype: Dtype) -> Result<Array> {
+        array_op!(mlx_zeros_like_dtype, self, dtype)
+    }
+
+    /// Returns ones of this shape with another dtype.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn ones_like_dtype(&self, dtype: Dtype) -> Result<Array> {
+        array_op!(mlx_ones_like_dtype, self, dtype)
+    }
+
     /// Returns zeros of this shape and dtype.
     ///
     /// # Errors

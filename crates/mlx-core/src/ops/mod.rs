@@ -7,6 +7,7 @@
 
 mod arithmetic;
 mod compare;
+mod conv;
 mod create;
 mod gather;
 mod matmul;
@@ -19,6 +20,7 @@ mod sort;
 
 pub use arithmetic::*;
 pub use compare::*;
+pub use conv::*;
 pub use create::*;
 pub use gather::*;
 pub use matmul::*;

@@ -6,7 +6,7 @@ use crate::array::index::Bounds;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{array_op, vec_op};
-use crate::quantization::Quantization;
+use crate::quantization::{QuantMode, Quantization};
 
 /// A weight in packed form.
 #[derive(Clone, Debug)]
@@ -26,16 +26,158 @@ pub struct Packed {
 /// # Errors
 /// When the last axis does not divide by the group size, or bits and group size do not fit the mode.
 pub fn quantize(w: &Array, quantization: Quantization) -> Result<Packed> {
+    quantize_c(w, quantization, None)
+}
+
+fn quantize_c(
+    w: &Array,
+    quantization: Quantization,
+    global_scale: Option<&Array>,
+) -> Result<Packed> {
     quantization.check()?;
     let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
     let mode = quantization.mode.c_name();
-    let global_scale: Option<&Array> = None;
     let mut parts = vec_op!(mlx_quantize, w, group_size, bits, mode, global_scale)?.into_iter();
     match (parts.next(), parts.next()) {
         (Some(weight), Some(scales)) => {
             Ok(Packed { weight, scales, biases: parts.next(), quantization })
         }
         _ => Err(super::missing_output("quantize")),
+    }
+}
+
+/// Packs a weight as nvfp4, with scales relative to one for the whole weight.
+///
+/// # Errors
+/// When the last axis does not divide by 16 or `global_scale` is not one `float32`.
+pub fn quantize_with_global_scale(w: &Array, global_scale: &Array) -> Result<Packed> {
+    quantize_c(w, Quantization::of(QuantMode::Nvfp4), Some(global_scale))
+}
+
+/// The weight of [`qqmm`] and [`gather_qqmm`].
+#[derive(Clone, Copy, Debug)]
+pub enum QqWeight<'a> {
+    /// A packed one.
+    Packed(&'a Packed),
+    /// A dense one, `[…, D, E]`, which is packed in this format for the call.
+    Dense(&'a Array, Quantization),
+}
+
+/// One scale for a whole array, for each operand of [`qqmm`]; for nvfp4 only.
+#[derive(Clone, Copy, Debug)]
+pub struct GlobalScales<'a> {
+    /// Of the input.
+    pub x: &'a Array,
+    /// Of the weight.
+    pub w: &'a Array,
+}
+
+/// Returns `x × wᵀ` with both packed: the input is packed for the call in the weight's format.
+///
+/// A GPU computes it in that format where it can. MLX's CPU backend takes packed weights and one
+/// row of input.
+///
+/// # Shape
+/// `x: […, E]`, `w: [D, E]` → `[…, D]`
+///
+/// # Errors
+/// When the format is affine, the shapes do not fit, or the device has no such kernel.
+pub fn qqmm(x: &Array, w: QqWeight<'_>, global_scales: Option<GlobalScales<'_>>) -> Result<Array> {
+    let (weight, scales, quantization) = w.parts("qqmm", x, global_scales)?;
+    if weight.ndim() != 2 {
+        return Err(w.misfit("qqmm", x));
+    }
+    let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
+    let mode = quantization.mode.c_name();
+    let (scale_x, scale_w) = (global_scales.map(|scales| scales.x), global_scales.map(|s| s.w));
+    let result = array_op!(mlx_qqmm, x, weight, scales, group_size, bits, mode, scale_x, scale_w)?;
+    if x.size() == 0 || weight.size() == 0 {
+        return super::zeros(result.shape(), result.dtype());
+    }
+    Ok(result)
+}
+
+/// Returns [`qqmm`] with one of the stacked weights, or of the inputs, per index.
+///
+/// An index is not negative and within the stack. MLX's CPU backend has no kernel for it.
+///
+/// # Errors
+/// When the format is affine, the shapes do not fit, or the device has no such kernel.
+pub fn gather_qqmm(
+    x: &Array,
+    w: QqWeight<'_>,
+    lhs_indices: Option<&Array>,
+    rhs_indices: Option<&Array>,
+    sorted_indices: bool,
+) -> Result<Array> {
+    let (weight, scales, quantization) = w.parts("gather_qqmm", x, None)?;
+    if x.ndim() < 2 || weight.ndim() < 2 || x.size() == 0 || weight.size() == 0 {
+        return Err(w.misfit("gather_qqmm", x));
+    }
+    let lhs = matrix_indices("gather_qqmm", x, lhs_indices)?;
+    let rhs = matrix_indices("gather_qqmm", weight, rhs_indices)?;
+    let (lhs, rhs) = (lhs.as_ref(), rhs.as_ref());
+    let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
+    let mode = quantization.mode.c_name();
+    let none: Option<&Array> = None;
+    array_op!(
+        mlx_gather_qqmm,
+        x,
+        weight,
+        scales,
+        lhs,
+        rhs,
+        group_size,
+        bits,
+        mode,
+        none,
+        none,
+        sorted_indices
+    )
+}
+
+type QqParts<'a> = (&'a Array, Option<&'a Array>, Quantization);
+
+impl<'a> QqWeight<'a> {
+    /// Weight, scales and format; fails where MLX would not look.
+    fn parts(
+        self,
+        op: &str,
+        x: &Array,
+        global_scales: Option<GlobalScales<'_>>,
+    ) -> Result<QqParts<'a>> {
+        let (weight, scales, quantization) = match self {
+            QqWeight::Packed(packed) => {
+                packed.check(op)?;
+                (&packed.weight, Some(&packed.scales), packed.quantization)
+            }
+            QqWeight::Dense(weight, quantization) => (weight, None, quantization),
+        };
+        if quantization.mode == QuantMode::Affine {
+            let text = format!("{op}: no kernel for {quantization}");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let is_whole = |size: &i32| size % quantization.group_size == 0;
+        let is_float = |dtype| matches!(dtype, Dtype::Float16 | Dtype::Bfloat16 | Dtype::Float32);
+        let scales_fit = global_scales.is_none() || quantization.mode == QuantMode::Nvfp4;
+        if !quantization.is_default()
+            || !x.shape().last().is_some_and(is_whole)
+            || !is_float(x.dtype())
+            || !(scales.is_some() || is_float(weight.dtype()))
+            || !scales_fit
+        {
+            return Err(self.misfit(op, x));
+        }
+        Ok((weight, scales, quantization))
+    }
+
+    fn misfit(self, op: &str, x: &Array) -> Error {
+        let (weight, quantization) = match self {
+            QqWeight::Packed(packed) => (&packed.weight, packed.quantization),
+            QqWeight::Dense(weight, quantization) => (weight, quantization),
+        };
+        let text = format!("{op}: input {x:?} with weight {weight:?} as {quantization}");
+        Error::new(ErrorKind::InvalidArgument, text)
     }
 }
 
@@ -61,13 +203,27 @@ impl Packed {
     /// # Errors
     /// When the shapes do not fit the format.
     pub fn dequantize(&self, dtype: impl Into<Option<Dtype>>) -> Result<Array> {
+        self.dequantize_c(dtype.into(), None)
+    }
+
+    /// Unpacks a weight of [`quantize_with_global_scale`].
+    ///
+    /// # Errors
+    /// When the shapes do not fit the format, or it is not nvfp4.
+    pub fn dequantize_with_global_scale(
+        &self,
+        global_scale: &Array,
+        dtype: impl Into<Option<Dtype>>,
+    ) -> Result<Array> {
+        self.dequantize_c(dtype.into(), Some(global_scale))
+    }
+
+    fn dequantize_c(&self, dtype: Option<Dtype>, global_scale: Option<&Array>) -> Result<Array> {
         self.quantization.check()?;
         let Packed { weight, scales, biases, quantization } = self;
         let biases = biases.as_ref();
         let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));
         let mode = quantization.mode.c_name();
-        let global_scale: Option<&Array> = None;
-        let dtype: Option<Dtype> = dtype.into();
         array_op!(
             mlx_dequantize,
             weight,
@@ -81,18 +237,6 @@ impl Packed {
         )
     }
 
-    /// Fails where MLX would compare sizes that the shapes of weight and scales do not have.
-    fn check_matrix(&self, op: &str) -> Result<()> {
-        let (weight, scales) = (self.weight.shape(), self.scales.shape());
-        if weight.len() >= 2 && scales.len() == weight.len() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!("{op}: packed weight of shape {weight:?} with scales of shape {scales:?}"),
-        ))
-    }
-
     /// Returns `x × wᵀ` (`transpose`) or `x × w` without unpacking the weight.
     ///
     /// # Shape
@@ -101,8 +245,7 @@ impl Packed {
     /// # Errors
     /// When the shapes do not fit.
     pub fn matmul(&self, x: &Array, transpose: bool) -> Result<Array> {
-        self.quantization.check()?;
-        self.check_matrix("quantized_matmul")?;
+        self.check("quantized_matmul")?;
         if x.size() == 0 || self.weight.size() == 0 {
             // MLX's kernel divides by the sizes.
             let w = self.dequantize(x.dtype())?;
@@ -127,6 +270,8 @@ impl Packed {
 
     /// Returns [`Packed::matmul`] with one of the stacked weights, or of the inputs, per index.
     ///
+    /// An index is not negative.
+    ///
     /// # Errors
     /// When the shapes do not fit, the indices are not integers, or one that the host has at hand is
     /// out of range.
@@ -137,8 +282,7 @@ impl Packed {
         rhs_indices: Option<&Array>,
         options: GatherMatmul,
     ) -> Result<Array> {
-        self.quantization.check()?;
-        self.check_matrix("gather_matmul")?;
+        self.check("gather_qmm")?;
         if x.size() == 0 || self.weight.size() == 0 {
             // MLX's kernel divides by the sizes.
             return Err(Error::new(
@@ -168,6 +312,34 @@ impl Packed {
             mode,
             sorted_indices
         )
+    }
+
+    /// Fails where the parts do not belong together: MLX compares only some of their sizes, and
+    /// its kernels then read beyond the scales.
+    fn check(&self, op: &str) -> Result<()> {
+        self.quantization.check()?;
+        let Packed { weight, scales, biases, quantization } = self;
+        let Quantization { group_size, bits, mode } = *quantization;
+        let fits = match (weight.shape().split_last(), scales.shape().split_last()) {
+            (Some((&words, rows)), Some((&groups, others))) => {
+                let packed = i64::from(words) * 32 / i64::from(bits);
+                rows == others
+                    && !rows.is_empty()
+                    && packed == i64::from(groups) * i64::from(group_size)
+            }
+            _ => false,
+        };
+        let fits = fits
+            && match mode {
+                QuantMode::Affine => biases.as_ref().is_some_and(|b| b.shape() == scales.shape()),
+                _ => quantization.is_default() && scales.dtype() == Dtype::Uint8,
+            };
+        if fits {
+            return Ok(());
+        }
+        let text =
+            format!("{op}: {quantization}, {weight:?}, scales {scales:?}, biases {biases:?}");
+        Err(Error::new(ErrorKind::InvalidArgument, text))
     }
 
     /// Takes rows of the weight and unpacks only those.

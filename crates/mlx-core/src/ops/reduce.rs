@@ -1,6 +1,7 @@
 //! Reductions: each over `..` (all axes), one axis, or several.
 
 use crate::array::{Array, Axes};
+use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::array_op;
 
@@ -37,6 +38,8 @@ macro_rules! reductions {
 reductions! {
     all(), mlx_all, mlx_all_axis, mlx_all_axes, "Tells whether all elements are true.";
     any(), mlx_any, mlx_any_axis, mlx_any_axes, "Tells whether any element is true.";
+    count_nonzero(), mlx_count_nonzero, mlx_count_nonzero_axis, mlx_count_nonzero_axes,
+        "Counts the elements that are not zero, as `int32`; NaN is not zero.";
     logsumexp(), mlx_logsumexp, mlx_logsumexp_axis, mlx_logsumexp_axes,
         "Returns the logarithm of the sum of exponentials.";
     max(), mlx_max, mlx_max_axis, mlx_max_axes, "Returns the greatest element.";
@@ -93,5 +96,32 @@ impl Array {
             Axes::One(axis) => array_op!(mlx_softmax_axis, x, axis, precise),
             Axes::Some(axes) => array_op!(mlx_softmax_axes, x, [axes], precise),
         }
+    }
+
+    /// Returns how many elements the axes have together, as a 0-d array; `inverted` returns one
+    /// divided by that.
+    ///
+    /// In a function that is compiled or exported for any shape the number follows the shape.
+    ///
+    /// # Errors
+    /// When there is no such axis.
+    pub fn number_of_elements<'a>(
+        &self,
+        axes: impl Into<Axes<'a>>,
+        inverted: bool,
+        dtype: Dtype,
+    ) -> Result<Array> {
+        let every: Vec<i32>;
+        let axes = match axes.into() {
+            Axes::All => {
+                every = (0..self.ndim() as i32).collect();
+                &every[..]
+            }
+            Axes::One(axis) => &[axis],
+            Axes::Some(axes) => axes,
+        };
+        // MLX divides by the number of axes.
+        axes.iter().try_for_each(|&axis| self.dim(axis).map(|_| ()))?;
+        array_op!(mlx_number_of_elements, self, [axes], inverted, dtype)
     }
 }

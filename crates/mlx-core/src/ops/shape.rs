@@ -6,7 +6,7 @@ use super::unary_methods;
 use crate::array::{Array, Axes, Operand};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ffi::{ArrayVec, array_op, vec_op};
+use crate::ffi::{ArrayVec, array_op, c_call, vec_op};
 
 unary_methods! {
     atleast_1d, mlx_atleast_1d, "Adds axes of size one until there is at least one.";
@@ -175,12 +175,38 @@ impl Array {
         array_op!(mlx_diagonal, self, offset, axis1, axis2)
     }
 
-    /// Sums the diagonal `offset` of two axes.
+    /// Sums the diagonal `offset` of two axes, by default in the array's own dtype.
     ///
     /// # Errors
     /// When there are no such two axes.
-    pub fn trace(&self, offset: i32, axis1: i32, axis2: i32, dtype: Dtype) -> Result<Array> {
+    pub fn trace(
+        &self,
+        offset: i32,
+        axis1: i32,
+        axis2: i32,
+        dtype: impl Into<Option<Dtype>>,
+    ) -> Result<Array> {
+        // MLX's own `trace` never ends where the diagonal is empty and other axes are not.
+        let dtype = dtype.into().unwrap_or(self.dtype());
         self.diagonal(offset, axis1, axis2)?.astype(dtype)?.sum(-1, false)
+    }
+
+    /// Returns the differences of neighbours along an axis, `n` times over.
+    ///
+    /// # Errors
+    /// When there is no such axis, `n` is negative, or the dtype cannot be subtracted.
+    pub fn diff(&self, n: i32, axis: i32) -> Result<Array> {
+        // Once the axis is empty it stays so; MLX would go on.
+        let n = n.min(self.dim(axis)?.max(1));
+        array_op!(mlx_diff, self, n, axis)
+    }
+
+    /// Returns the array under a new node of the graph.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn copy(&self) -> Result<Array> {
+        array_op!(mlx_copy, self)
     }
 
     /// Repeats each element `n` times; without an axis the array is flattened first.
@@ -277,6 +303,33 @@ impl Array {
         }
     }
 
+    /// Reads the elements, laid out in row-major order, from `offset` with any strides.
+    ///
+    /// Strides count elements; they may be zero, negative, or let elements be read several times.
+    ///
+    /// # Errors
+    /// When there is not one stride for each size, or an element would lie outside of the array.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let windows = Array::range(4)?.as_strided(&[3, 2], &[1, 1], 0)?;
+    /// assert_eq!(windows.to_vec::<i32>()?, [0, 1, 1, 2, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn as_strided(&self, shape: &[i32], strides: &[i64], offset: usize) -> Result<Array> {
+        let Some(view) = StridedView::of(shape, strides, offset, self.size()) else {
+            let text = format!("as_strided: {shape:?} by {strides:?} from {offset} of {self:?}");
+            return Err(Error::new(ErrorKind::OutOfRange, text));
+        };
+        // MLX refuses an array whose flattened form is a view, such as a reversed one.
+        let x = &self.contiguous()?;
+        let result = array_op!(mlx_as_strided, x, [shape], [strides], offset)?;
+        if view.seems_contiguous { result.contiguous() } else { Ok(result) }
+    }
+
     /// Returns the array with its elements laid out in row-major order.
     ///
     /// # Errors
@@ -286,13 +339,59 @@ impl Array {
     }
 }
 
-/// Joins arrays along an axis that they have.
+/// A view by strides that lies within its array.
+struct StridedView {
+    /// Whether MLX takes it for contiguous though elements overlap: as many elements as there are
+    /// from the first to the last, but not those. Its reductions would add up the wrong ones.
+    seems_contiguous: bool,
+}
+
+impl StridedView {
+    fn of(shape: &[i32], strides: &[i64], offset: usize, size: usize) -> Option<StridedView> {
+        if shape.len() != strides.len() || shape.iter().any(|&size| size < 0) {
+            return None;
+        }
+        let (mut first, mut last) = (i64::try_from(offset).ok()?, i64::try_from(offset).ok()?);
+        if shape.contains(&0) {
+            return (offset <= size).then_some(StridedView { seems_contiguous: false });
+        }
+        let mut axes = Vec::new();
+        for (&n, &stride) in shape.iter().zip(strides) {
+            let reach = stride.checked_mul(i64::from(n) - 1)?;
+            let end = if reach < 0 { &mut first } else { &mut last };
+            *end = end.checked_add(reach)?;
+            if n > 1 && stride != 0 {
+                axes.push((stride, i64::from(n)));
+            }
+        }
+        if first < 0 || last >= i64::try_from(size).ok()? {
+            return None;
+        }
+        axes.sort_unstable();
+        let count = axes.iter().try_fold(1i64, |count, &(_, n)| count.checked_mul(n));
+        let mut packed = 1i64;
+        let overlaps = axes.iter().any(|&(stride, n)| {
+            let fits = stride == packed;
+            packed = packed.saturating_mul(n);
+            !fits
+        });
+        Some(StridedView { seems_contiguous: overlaps && count == Some(last - first + 1) })
+    }
+}
+
+/// Joins arrays along an axis that they have; `None` flattens them first.
 ///
 /// # Errors
 /// When there are no arrays or their other axes differ.
-pub fn concatenate<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -> Result<Array> {
+pub fn concatenate<'a>(
+    arrays: impl IntoIterator<Item = &'a Array>,
+    axis: impl Into<Option<i32>>,
+) -> Result<Array> {
     let arrays = &ArrayVec::new(arrays)?;
-    array_op!(mlx_concatenate_axis, arrays, axis)
+    match axis.into() {
+        Some(axis) => array_op!(mlx_concatenate_axis, arrays, axis),
+        None => array_op!(mlx_concatenate, arrays),
+    }
 }
 
 /// Joins arrays of one shape along a new axis.
@@ -311,6 +410,51 @@ pub fn stack<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -> Resu
 pub fn broadcast_arrays<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<Vec<Array>> {
     let arrays = &ArrayVec::new(arrays)?;
     vec_op!(mlx_broadcast_arrays, arrays)
+}
+
+/// Returns the shape that shapes broadcast to.
+///
+/// # Errors
+/// When they do not.
+pub fn broadcast_shapes<S: AsRef<[i32]>>(shapes: impl IntoIterator<Item = S>) -> Result<Vec<i32>> {
+    let mut result: Vec<i32> = Vec::new();
+    for shape in shapes {
+        let shape = shape.as_ref();
+        let missing = shape.len().saturating_sub(result.len());
+        result.splice(..0, std::iter::repeat_n(1, missing));
+        for (size, &other) in result.iter_mut().rev().zip(shape.iter().rev()) {
+            match (*size, other) {
+                (a, b) if a == b || b == 1 => {}
+                (1, b) => *size = b,
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidArgument,
+                        format!("broadcast_shapes: {shape:?} beside {result:?}"),
+                    ));
+                }
+            }
+        }
+    }
+    Ok(result)
+}
+
+/// Returns the inputs such that evaluating them evaluates the dependencies first.
+///
+/// # Errors
+/// When there are no inputs.
+pub fn depends<'a>(
+    inputs: impl IntoIterator<Item = &'a Array>,
+    dependencies: impl IntoIterator<Item = &'a Array>,
+) -> Result<Vec<Array>> {
+    let mut inputs = inputs.into_iter().peekable();
+    if inputs.peek().is_none() {
+        // MLX takes the stream of the first.
+        return Err(Error::new(ErrorKind::InvalidArgument, "depends: no inputs"));
+    }
+    let (inputs, dependencies) = (&ArrayVec::new(inputs)?, &ArrayVec::new(dependencies)?);
+    let mut outputs = ArrayVec::empty();
+    c_call!(mlx_depends, (outputs.as_mut()), inputs, dependencies)?;
+    outputs.into_arrays()
 }
 
 /// Returns the coordinates of the grid that 1-D arrays span, one array for each.

@@ -9,7 +9,10 @@
 use mlx_core::fast::{self, AttentionMask, Offset, RopeOptions};
 use mlx_core::fft::{self, Fft, FftN, FftNorm};
 use mlx_core::linalg::{self, NormOrd, Uplo};
-use mlx_core::ops::{self, Closeness, GatherMatmul, Meshgrid, Packed, PadMode, Scan, Side};
+use mlx_core::ops::{
+    self, BlockMasks, Closeness, Conv, ConvGeneral, ConvTranspose, ConvolveMode, GatherMatmul,
+    Meshgrid, Packed, PadMode, QqWeight, Scan, Side,
+};
 use mlx_core::transforms::vmap;
 use mlx_core::{
     Array, Device, Dtype, Ellipsis, IndexItem, NewAxis, QuantMode, Quantization, Result, Slice, nn,
@@ -191,6 +194,13 @@ impl Pick {
         Fft { n, axis: self.int(), norm: FftNorm::Backward }
     }
 
+    fn conv<const N: usize>(&mut self) -> Conv<N> {
+        let numbers = [0, 1, 1, 2, 3, -1, i32::MIN, i32::MAX];
+        let each = |p: &mut Pick| std::array::from_fn(|_| p.of(&numbers));
+        let (stride, padding, dilation) = (each(self), each(self), each(self));
+        Conv { stride, padding, dilation, groups: self.of(&[0, 1, 1, 2, -1]) }
+    }
+
     fn text(&mut self) -> String {
         let parts =
             ["i", "j", "k", "ij", "jk", ",", "->", "...", " ", "-", ">", ".", "Z", "%s", "é"];
@@ -336,6 +346,57 @@ static CALLS: &[(&str, Call)] = calls! {
     scatter_min: |p, x| x.scatter_min(&[i(2), p.indices()], &p.updates(&x), &[0, p.of(&[0, 1])]);
     matmul: |p, x| x.matmul(&p.array());
     addmm: |p, x| ops::addmm(&x, &p.array(), &p.array(), 0.5, 2.0);
+    trunc: |p, x| x.trunc();
+    count_nonzero: |p, x| x.count_nonzero(&p.list(Pick::int)[..], p.flag());
+    diff: |p, x| x.diff(p.asked(), p.int());
+    as_strided: |p, x| {
+        let strides: Vec<i64> = p.list(Pick::int).into_iter().map(i64::from).collect();
+        let shape = p.each(strides.len(), |p| p.of(&[0, 1, 2, 3, 4, -1]));
+        x.as_strided(&shape, &strides, p.below(6))?.add(1)
+    };
+    full_like: |p, x| x.full_like(&p.array(), p.dtype());
+    vecdot: |p, x| x.vecdot(&p.array(), p.int());
+    hadamard: |p, x| x.hadamard_transform(if p.flag() { None } else { Some(0.5) });
+    block_masked_mm: |p, x| {
+        let (lhs, out) = (p.array(), p.array());
+        let masks = BlockMasks { out: p.flag().then_some(&out), lhs: Some(&lhs), rhs: None };
+        ops::block_masked_mm(&x, &p.array(), p.of(&[32, 64, 0, -1]), masks)
+    };
+    segmented_mm: |p, x| {
+        let k = p.size();
+        let (a, b) = (p.make(&[2, k], Dtype::Float32), p.make(&[k, 3], Dtype::Float32));
+        let segments: Vec<i32> = (0..4).map(|_| p.int()).collect();
+        let segments = Array::from_slice(&segments, &[2, 2])?;
+        ops::segmented_mm(if p.flag() { &a } else { &x }, &b, &segments)
+    };
+    gather_mm_fitting: |p, x| {
+        let (a, b) = (p.make(&[3, 1, 4], Dtype::Float32), p.make(&[2, 4, 2], Dtype::Float32));
+        let indices: Vec<i32> = (0..3).map(|_| p.int()).collect();
+        let indices = Array::from_slice(&indices, &[3])?;
+        ops::gather_mm(&a, &b, p.flag().then_some(&indices), Some(&indices), p.flag())
+    };
+    conv1d: |p, x| { let options = p.conv(); ops::conv1d(&x, &p.array(), options) };
+    conv2d: |p, x| { let options = p.conv(); ops::conv2d(&x, &p.array(), options) };
+    conv_fitting: |p, x| {
+        let (n, l, h, o) = (p.of(&[0, 1, 2]), p.size(), p.of(&[0, 1, 2, 3]), p.of(&[0, 1, 2, 4]));
+        let (k, groups) = (p.of(&[0, 1, 2, 3, 4]), p.of(&[0, 1, 1, 2, -1]));
+        let (x, w) = (p.make(&[n, l, 2 * h], Dtype::Float32), p.make(&[o, k, 2 * h / groups.max(1)], Dtype::Float32));
+        let of = |p: &mut Pick| [p.of(&[0, 1, 1, 2, 3, -1, -2, 5])];
+        let (stride, lo, hi) = (of(p), of(p), of(p));
+        let (kernel, inner) = (of(p), of(p));
+        let options = ConvGeneral { stride: &stride, padding_lo: &lo, padding_hi: &hi, kernel_dilation: &kernel, input_dilation: &inner, groups, flip: p.flag() };
+        ops::conv_general(&x, &w, options)
+    };
+    conv_transpose2d: |p, x| {
+        let Conv { stride, padding, dilation, groups } = p.conv();
+        let options = ConvTranspose { stride, padding, dilation, output_padding: [p.asked(), 0], groups };
+        let (x, w) = (p.make(&[1, 3, 4, 2], Dtype::Float32), p.make(&[2, 2, 3, 2], Dtype::Float32));
+        ops::conv_transpose2d(&x, &w, options)
+    };
+    convolve: |p, x| ops::convolve(&x, &p.array(), p.of(&[ConvolveMode::Full, ConvolveMode::Same, ConvolveMode::Valid]));
+    qqmm: |p, x| { let packed = p.packed(); let x = if p.flag() { p.make(&[1, 64], Dtype::Float32) } else { x }; ops::qqmm(&x, QqWeight::Packed(&packed), None) };
+    windows: |p, x| ops::hanning(p.asked());
+    tensordot_axis: |p, x| x.tensordot_axis(&p.array(), p.int());
     tensordot: |p, x| x.tensordot(&p.array(), &p.list(Pick::int), &p.list(Pick::int));
     inner: |p, x| x.inner(&p.array());
     kron: |p, x| x.kron(&p.array());

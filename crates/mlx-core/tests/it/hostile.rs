@@ -15,7 +15,10 @@ use mlx_core::fast::{
 };
 use mlx_core::fft::{self, Fft, FftN};
 use mlx_core::linalg::{self, NormOrd, Uplo};
-use mlx_core::ops::{self, Closeness, GatherMatmul, Meshgrid, Packed, PadMode, Scan, Side};
+use mlx_core::ops::{
+    self, BlockMasks, Closeness, Conv, ConvGeneral, ConvTranspose, ConvolveMode, GatherMatmul,
+    GlobalScales, Meshgrid, Packed, PadMode, QqWeight, Scan, Side,
+};
 use mlx_core::transforms::{self, compile, vmap};
 use mlx_core::{
     Array, Device, Dtype, ErrorKind, NewAxis, QuantMode, Quantization, Result, Scalar, Slice,
@@ -120,6 +123,14 @@ fn micro(weight: &[i32], scales: &[i32], mode: QuantMode) -> Packed {
         biases: None,
         quantization: Quantization::of(mode),
     }
+}
+
+fn mask(out: &Array) -> BlockMasks<'_> {
+    BlockMasks { out: Some(out), ..BlockMasks::default() }
+}
+
+fn lhs_mask(lhs: &Array) -> BlockMasks<'_> {
+    BlockMasks { lhs: Some(lhs), ..BlockMasks::default() }
 }
 
 fn rope(x: &Array, dims: i32, base: Option<f32>, freqs: Option<&Array>) -> Result<Array> {
@@ -330,6 +341,37 @@ static CASES: &[Case] = cases! {
         f(&[2]).diagonal(0, 0, 1);
         f(&[]).diagonal(0, 0, 1);
         f(&[]).trace(0, 0, 1, FLOAT);
+        f(&[6]).as_strided(&[6], &[1], 1);
+        f(&[6]).as_strided(&[7], &[1], 0);
+        f(&[6]).as_strided(&[1], &[1], 6);
+        f(&[6]).as_strided(&[], &[], 6);
+        f(&[6]).as_strided(&[], &[], usize::MAX);
+        f(&[6]).as_strided(&[2], &[-1], 0);
+        f(&[6]).as_strided(&[2], &[6], 0);
+        f(&[6]).as_strided(&[2], &[i64::MAX], 0);
+        f(&[6]).as_strided(&[2], &[i64::MIN], 0);
+        f(&[6]).as_strided(&[2, 2], &[i64::MAX, i64::MAX], 0);
+        f(&[6]).as_strided(&[3, 3], &[i64::MAX / 2, i64::MIN / 2], 2);
+        f(&[6]).as_strided(&[3, 3], &[-2, 2], 0);
+        f(&[6]).as_strided(&[HUGE], &[i64::MAX], 0);
+        f(&[6]).as_strided(&[-1], &[1], 0);
+        f(&[6]).as_strided(&[2], &[], 0);
+        f(&[6]).as_strided(&[], &[1], 0);
+        f(&[6]).as_strided(&[0], &[1], 7);
+        f(&[0]).as_strided(&[1], &[1], 0);
+        f(&[0]).as_strided(&[], &[], 0);
+        f(&[6]).as_strided(&[HUGE, HUGE, HUGE], &[0, 0, 0], 0);
+        f(&[1]).broadcast_to([6])?.as_strided(&[7], &[1], 0);
+        f(&[2]).diff(-1, 0);
+        f(&[2]).diff(i32::MIN, 0);
+        f(&[2]).diff(1, HUGE);
+        f(&[]).diff(1, 0);
+        f(&[2]).full_like(&f(&[3]), None);
+        f(&[1]).full_like(&f(&[3]), None);
+        f(&[2]).full_like(&f(&[2, 2]), None);
+        of(&[2], Dtype::Uint8).full_like(300, None);
+        ops::concatenate(&[], None);
+        ops::broadcast_shapes([[HUGE], [i32::MIN]]).map(|_| f(&[]));
         ops::eye(-1, 2, 0, FLOAT);
         ops::eye(2, -1, 0, FLOAT);
         ops::eye(2, 2, i32::MIN, FLOAT);
@@ -505,7 +547,128 @@ static CASES: &[Case] = cases! {
         ops::gather_mm(&f(&[1, 2]), &f(&[2, 2]), Some(&f(&[1])), None, false);
         ops::gather_mm(&of(&[1, 2], Dtype::Int32), &of(&[2, 2], Dtype::Int32), None, None, false);
 
+        f(&[2]).tensordot_axis(&f(&[2]), -1);
+        f(&[2]).tensordot_axis(&f(&[2]), 2);
+        f(&[2]).tensordot_axis(&f(&[2]), HUGE);
+        f(&[2]).tensordot_axis(&f(&[2]), i32::MIN);
+        f(&[]).vecdot(&f(&[]), 0);
+        f(&[2]).vecdot(&f(&[2]), HUGE);
+        f(&[2]).vecdot(&f(&[2]), i32::MIN);
+        f(&[2]).vecdot(&f(&[3]), 0);
+        f(&[0]).hadamard_transform(None);
+        f(&[2, 36]).hadamard_transform(None);
+        f(&[1, 60]).hadamard_transform(1.0);
+        f(&[1, 84]).hadamard_transform(1.0);
+        f(&[3]).hadamard_transform(f32::NAN);
+        f(&[1]).broadcast_to([HUGE, 2])?.hadamard_transform(None);
+        of(&[2], Dtype::Float64).hadamard_transform(None);
+        ops::block_masked_mm(&f(&[2, 2]), &f(&[2, 2]), 0, mask(&f(&[1, 1])));
+        ops::block_masked_mm(&f(&[2, 2]), &f(&[2, 2]), -64, mask(&f(&[1, 1])));
+        ops::block_masked_mm(&f(&[2, 2]), &f(&[2, 2]), HUGE, mask(&f(&[1, 1])));
+        ops::block_masked_mm(&f(&[2, 2]), &f(&[2, 2]), 64, mask(&f(&[2, 2])));
+        ops::block_masked_mm(&f(&[2, 2]), &f(&[2, 2]), 64, mask(&f(&[1, 1, 1, 1])));
+        ops::block_masked_mm(&f(&[2, 2]), &f(&[2, 2]), 64, mask(&f(&[0])));
+        ops::block_masked_mm(&f(&[]), &f(&[]), 64, mask(&f(&[])));
+        ops::block_masked_mm(&f(&[2, 3]), &f(&[2, 2]), 64, mask(&f(&[1, 1])));
+        ops::block_masked_mm(&f(&[2, 2, 2]), &f(&[3, 2, 2]), 64, mask(&f(&[1, 1])));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[4, 2]), &i(&[0, 4]));
+        ops::segmented_mm(&f(&[2, 4]), &f(&[3, 2]), &i(&[0, 4]));
+        ops::segmented_mm(&f(&[2]), &f(&[2]), &i(&[0, 1]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &i(&[0, 1, 2]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &i(&[]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &Array::from(0));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &f(&[2]));
+        ops::segmented_mm(&f(&[1, 1]).broadcast_to([32768, 1])?, &f(&[1, 1]).broadcast_to([1, 32768])?, &i(&[0; 8]).reshape([4, 2])?);
+        ops::gather_mm(&f(&[3, 1, 2]), &f(&[0, 2, 2]), None, Some(&i(&[0])), false);
+        ops::gather_mm(&f(&[0, 1, 2]), &f(&[2, 2, 2]), Some(&i(&[0])), Some(&i(&[0])), false);
+        ops::depends(&[], &[]);
+        ops::depends(&[], &[f(&[2])]);
+        f(&[2]).number_of_elements(1, false, FLOAT);
+        f(&[2]).number_of_elements(i32::MIN, true, FLOAT);
+        f(&[]).number_of_elements(0, false, FLOAT);
+
+        // Convolutions.
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { stride: [0], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { stride: [i32::MIN], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { dilation: [0], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { dilation: [HUGE], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { groups: 0, ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { groups: -2, ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { groups: HUGE, ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 0]), &f(&[2, 3, 2]), Conv { groups: 0, ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[3, 3, 1]), Conv { groups: 2, ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 5, 2]), Conv { stride: [3], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 5, 2]), Conv { stride: [HUGE], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 9, 2]), Conv { stride: [64], ..Conv::default() });
+        ops::conv1d(&f(&[1, 0, 2]), &f(&[2, 1, 2]), Conv { stride: [64], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 3]), Conv::default());
+        ops::conv1d(&f(&[1, 4]), &f(&[2, 3]), Conv::default());
+        ops::conv1d(&f(&[]), &f(&[]), Conv::default());
+        ops::conv1d(&f(&[1, 4, 4, 2]), &f(&[2, 3, 3, 2]), Conv::default());
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { padding: [HUGE], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { padding: [i32::MIN], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { padding: [-4], ..Conv::default() });
+        ops::conv1d(&i(&[1, 2]).reshape([1, 2, 1])?, &f(&[1, 1, 1]), Conv::default());
+        ops::conv1d(&of(&[1, 4, 2], Dtype::Complex64), &f(&[2, 3, 2]), Conv::default());
+        ops::conv2d(&f(&[1, 4, 4, 2]), &f(&[2, 3, 5, 2]), Conv { stride: [1, 3], ..Conv::default() });
+        ops::conv2d(&f(&[1, 1, 1, 16]), &f(&[1, 1, 1, 16]), Conv { padding: [1 << 29; 2], stride: [1 << 30; 2], ..Conv::default() });
+        ops::conv2d(&f(&[1, 1, 1, 1]), &f(&[1, 1, 1, 1]), Conv { padding: [1 << 15; 2], ..Conv::default() });
+        ops::conv2d(&f(&[1, 1, 1, 1]), &f(&[1, 1, 1, 1]), Conv { padding: [1 << 16; 2], ..Conv::default() });
+        ops::conv3d(&f(&[1, 2, 2, 2, 2]), &f(&[2, 1, 1, 1, 1]), Conv { groups: 2, ..Conv::default() });
+        ops::conv3d(&f(&[1, 2, 2, 2, 0]), &f(&[2, 1, 1, 1, 0]), Conv { groups: 0, ..Conv::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { stride: [0], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { stride: [HUGE], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { padding: [HUGE], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { padding: [i32::MIN], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { dilation: [HUGE], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { output_padding: [HUGE], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { output_padding: [i32::MIN], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { groups: 0, ..Default::default() });
+        ops::conv_transpose2d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose::default());
+        ops::conv_transpose2d(&f(&[1, 4, 4, 2]), &f(&[2]), ConvTranspose::default());
+        ops::conv_transpose3d(&f(&[]), &f(&[]), ConvTranspose::default());
+        ops::conv_general(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvGeneral { input_dilation: &[0], ..Default::default() });
+        ops::conv_general(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvGeneral { input_dilation: &[HUGE], ..Default::default() });
+        ops::conv_general(&f(&[1, 9, 2]), &f(&[2, 1, 2]), ConvGeneral { input_dilation: &[1 << 29], kernel_dilation: &[2], ..Default::default() });
+        ops::conv_general(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvGeneral { stride: &[1, 1], ..Default::default() });
+        ops::conv_general(&f(&[1, 5, 2]), &f(&[2, 1, 2]), ConvGeneral { padding_hi: &[-7], ..Default::default() });
+        ops::conv_general(&f(&[1, 5, 2]), &f(&[2, 1, 2]), ConvGeneral { padding_lo: &[-7], padding_hi: &[9], ..Default::default() });
+        ops::conv_general(&f(&[1, 5, 2]), &f(&[2, 1, 2]), ConvGeneral { padding_lo: &[i32::MIN], padding_hi: &[HUGE], ..Default::default() });
+        ops::conv_general(&f(&[1, 2]), &f(&[1, 2]), ConvGeneral::default());
+        ops::conv_general(&f(&[1, 1, 1, 1, 1, 1]), &f(&[1, 1, 1, 1, 1, 1]), ConvGeneral::default());
+        ops::convolve(&f(&[0]), &f(&[2]), ConvolveMode::Full);
+        ops::convolve(&f(&[2, 2]), &f(&[2]), ConvolveMode::Same);
+        ops::convolve(&i(&[1, 2]), &i(&[1]), ConvolveMode::Valid);
+
         // Quantization.
+        packed(&[2, 8], &[1, 2], 32, 4).matmul(&f(&[3, 64]), true);
+        packed(&[2, 8], &[2], 32, 4).matmul(&f(&[3, 64]), true);
+        packed(&[3, 2, 8], &[3, 1, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, Some(&i(&[0])), GatherMatmul::default());
+        packed(&[8], &[2], 32, 4).gather_matmul(&f(&[1, 64]), None, Some(&i(&[0])), GatherMatmul::default());
+        Packed { quantization: q(QuantMode::Mxfp4, 64, 4), ..micro(&[2, 8], &[2, 1], QuantMode::Mxfp4) }.matmul(&f(&[3, 64]), true);
+        Packed { quantization: q(QuantMode::Mxfp8, 64, 8), ..micro(&[2, 16], &[2, 1], QuantMode::Mxfp8) }.matmul(&f(&[3, 64]), true);
+        Packed { quantization: q(QuantMode::Nvfp4, 64, 4), ..micro(&[2, 8], &[2, 1], QuantMode::Nvfp4) }.matmul(&f(&[3, 64]), true);
+        ops::qqmm(&f(&[]), QqWeight::Packed(&micro(&[2, 8], &[2, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Packed(&packed(&[2, 8], &[2, 2], 32, 4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Packed(&micro(&[8], &[2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Packed(&micro(&[2, 8], &[1, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Packed(&micro(&[3, 2, 8], &[3, 2, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[1, 63]), QqWeight::Packed(&micro(&[2, 8], &[2, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&of(&[1, 64], Dtype::Complex64), QqWeight::Packed(&micro(&[2, 8], &[2, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Dense(&f(&[2, 64]), q(QuantMode::Mxfp4, 0, 4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Dense(&f(&[]), q(QuantMode::Mxfp4, 32, 4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Dense(&of(&[2, 8], Dtype::Uint32), q(QuantMode::Mxfp4, 32, 4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Packed(&micro(&[2, 8], &[2, 2], QuantMode::Mxfp4)), Some(GlobalScales { x: &f(&[]), w: &f(&[]) }));
+        ops::qqmm(&f(&[1, 64]), QqWeight::Packed(&micro(&[2, 8], &[2, 4], QuantMode::Nvfp4)), Some(GlobalScales { x: &f(&[3]), w: &f(&[]) }));
+        ops::gather_qqmm(&f(&[]), QqWeight::Packed(&micro(&[2, 2, 8], &[2, 2, 2], QuantMode::Mxfp4)), None, None, false);
+        ops::gather_qqmm(&f(&[1, 64]), QqWeight::Packed(&micro(&[8], &[2], QuantMode::Mxfp4)), None, None, false);
+        ops::gather_qqmm(&f(&[1, 64]), QqWeight::Dense(&f(&[64]), Quantization::of(QuantMode::Nvfp4)), None, None, false);
+        ops::gather_qqmm(&f(&[1, 1, 64]), QqWeight::Packed(&micro(&[0, 2, 8], &[0, 2, 2], QuantMode::Mxfp4)), None, Some(&i(&[0])), false);
+        ops::quantize_with_global_scale(&f(&[2, 64]), &f(&[2]));
+        ops::quantize_with_global_scale(&f(&[]), &f(&[]));
+        ops::quantize_with_global_scale(&f(&[2, 64]), &i(&[1]));
+        packed(&[2, 8], &[2, 2], 32, 4).dequantize_with_global_scale(&f(&[]), None);
+        micro(&[2, 8], &[2, 4], QuantMode::Nvfp4).dequantize_with_global_scale(&f(&[3]), None);
         ops::quantize(&f(&[2, 33]), q(QuantMode::Affine, 32, 4));
         ops::quantize(&f(&[]), q(QuantMode::Affine, 32, 4));
         ops::quantize(&f(&[64]), q(QuantMode::Affine, 32, 4));
@@ -968,6 +1131,24 @@ static CASES: &[Case] = cases! {
         ops::tri(-1, -1, 0, FLOAT);
         ops::tri(2, 2, i32::MIN, FLOAT);
         ops::tri(2, 2, HUGE, FLOAT);
+        ops::hanning(i32::MIN);
+        ops::bartlett(-1);
+        ops::blackman(0);
+        ops::hamming(1);
+        f(&[6]).as_strided(&[0, HUGE], &[i64::MAX, i64::MIN], 6);
+        f(&[6]).as_strided(&[1, 1], &[i64::MAX, i64::MIN], 5);
+        f(&[6]).as_strided(&[6], &[-1], 5);
+        f(&[3, 2]).t()?.as_strided(&[6], &[1], 0)?.add(1);
+        f(&[9]).as_strided(&[3, 3], &[2, 2], 0)?.sum(ALL, false);
+        f(&[9]).as_strided(&[3, 3], &[2, 2], 0)?.put(0, 1.0f32);
+        f(&[9]).as_strided(&[9, 9], &[0, 0], 8)?.cumsum(0, Scan::default());
+        f(&[0]).as_strided(&[0], &[0], 0);
+        f(&[2]).diff(HUGE, 0);
+        f(&[0]).diff(HUGE, 0);
+        f(&[0, 2]).t()?.diff(3, 0);
+        f(&[0]).full_like(1, None);
+        f(&[0]).copy();
+        ops::concatenate(&[f(&[]), f(&[0, 3])], None);
         ops::arange(0.0, 5.0, 1.0, Dtype::Complex64);
         ops::arange(0.0, 1.0, 0.5, Dtype::Int32);
         ops::arange(0.0, 5.0, 0.1, Dtype::Int32);
@@ -1065,10 +1246,73 @@ static CASES: &[Case] = cases! {
         ops::gather_mm(&f(&[2]), &f(&[2]), None, None, false);
         ops::gather_mm(&f(&[1, 2]), &f(&[2, 2]), None, None, false);
         ops::gather_mm(&f(&[1, 2]), &f(&[2, 2]), Some(&i(&[0])), None, true);
+        ops::gather_mm(&f(&[3, 1, 2]), &f(&[2, 2, 2]), Some(&i(&[HUGE, -1, i32::MIN])), Some(&i(&[99, 2, -7])), false);
+        ops::gather_mm(&f(&[3, 1, 2]), &f(&[2, 2, 2]), None, Some(&Array::from_slice(&[u64::MAX, 1 << 40, 5], &[3])?), true);
+        ops::gather_mm(&f(&[2]), &f(&[2, 2]), Some(&i(&[5])), Some(&i(&[5])), false);
+        ops::gather_mm(&f(&[0, 1, 2]), &f(&[2, 2, 2]), Some(&i(&[])), None, false);
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &i(&[0, 4]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &i(&[-5, HUGE]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &i(&[HUGE, HUGE]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &i(&[i32::MIN, 2]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &Array::from_slice(&[u64::MAX - 1, u64::MAX], &[2])?);
+        ops::segmented_mm(&f(&[2, 0]), &f(&[0, 2]), &i(&[0, 3]));
+        ops::segmented_mm(&f(&[0, 3]), &f(&[3, 2]), &i(&[0, 3]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 0]), &i(&[0, 3]));
+        ops::segmented_mm(&f(&[2, 3]), &f(&[3, 2]), &i(&[]).reshape([0, 2])?);
+        ops::block_masked_mm(&f(&[4, 2, 3]).at(Slice::step(-1))?, &f(&[3, 2]), 64, lhs_mask(&of(&[1, 1], Dtype::Bool)));
+        ops::block_masked_mm(&f(&[4, 2, 3]).at(Slice::step(-1))?, &f(&[4, 3, 2]).at(Slice::step(-1))?, 32, lhs_mask(&of(&[4, 1, 1], Dtype::Bool)));
+        ops::block_masked_mm(&f(&[4, 2, 3]).at(Slice::step(2))?, &f(&[1, 3, 2]), 32, lhs_mask(&of(&[2, 1, 1], Dtype::Bool).at(Slice::step(-1))?));
+        ops::block_masked_mm(&f(&[2, 0]), &f(&[0, 2]), 64, lhs_mask(&f(&[1, 0])));
+        ops::block_masked_mm(&f(&[0, 2]), &f(&[2, 2]), 64, lhs_mask(&f(&[0, 1])));
+        ops::block_masked_mm(&f(&[0, 2, 2]), &f(&[2, 2]), 64, lhs_mask(&f(&[1, 1])));
+        ops::block_masked_mm(&f(&[2]), &f(&[2]), 64, lhs_mask(&f(&[1])));
+        f(&[0]).vecdot(&f(&[0]), 0);
+        f(&[3, 0]).t()?.vecdot(&f(&[0, 3]), 0);
+        f(&[]).hadamard_transform(f32::INFINITY);
+        f(&[2]).tensordot_axis(&f(&[2]), 0);
+        ops::depends(&[f(&[2])], &[]);
+        f(&[2]).number_of_elements(ALL, true, Dtype::Bool);
+        f(&[0]).number_of_elements(&[0, 0, -1], true, Dtype::Int32);
+        f(&[3, 0]).t()?.count_nonzero(0, false);
+
+        // Convolutions.
+        ops::conv1d(&f(&[0, 4, 2]), &f(&[2, 3, 2]), Conv::default());
+        ops::conv1d(&f(&[1, 4, 0]), &f(&[2, 3, 0]), Conv::default());
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[0, 3, 2]), Conv::default());
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 0, 2]), Conv::default());
+        ops::conv1d(&f(&[1, 0, 2]), &f(&[2, 3, 2]), Conv { padding: [4], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 0]), &f(&[4, 3, 0]), Conv { groups: 2, ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 0]), &f(&[HUGE, 3, 0]), Conv { groups: HUGE, ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), Conv { stride: [HUGE], ..Conv::default() });
+        ops::conv1d(&f(&[1, 1, 1]), &f(&[1, 2, 1]), Conv { padding: [9], dilation: [18], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]), &f(&[2, 1, 2]), Conv { padding: [-2], ..Conv::default() });
+        ops::conv1d(&f(&[1, 4, 2]).at(Slice::step(-1))?, &f(&[2, 2, 2]).at((.., Slice::step(-1)))?, Conv { dilation: [2], ..Conv::default() });
+        ops::conv2d(&f(&[1, 4, 4, 2]).at((.., Slice::step(-1), Slice::step(-2)))?, &f(&[2, 2, 2, 2]).at((.., Slice::step(-1)))?, Conv::default());
+        ops::conv2d(&f(&[1, 4, 4, 0]), &f(&[2, 3, 3, 0]), Conv::default());
+        ops::conv2d(&f(&[1, 4, 4, 2]), &f(&[2, 0, 3, 2]), Conv { stride: [2; 2], ..Conv::default() });
+        ops::conv3d(&f(&[1, 2, 0, 2, 2]), &f(&[2, 1, 1, 1, 2]), Conv { padding: [1; 3], ..Conv::default() });
+        ops::conv_transpose1d(&f(&[1, 0, 2]), &f(&[2, 3, 2]), ConvTranspose::default());
+        ops::conv_transpose1d(&f(&[1, 4, 0]), &f(&[2, 3, 0]), ConvTranspose { stride: [2], ..Default::default() });
+        ops::conv_transpose1d(&f(&[1, 4, 2]), &f(&[2, 3, 2]), ConvTranspose { padding: [5], output_padding: [4], ..Default::default() });
+        ops::conv_transpose2d(&f(&[1, 4, 4, 2]), &f(&[2, 0, 0, 2]), ConvTranspose { stride: [3; 2], ..Default::default() });
+        ops::conv_general(&f(&[1, 5, 2]), &f(&[2, 2, 2]), ConvGeneral { padding_lo: &[-5], padding_hi: &[3], ..Default::default() });
+        ops::conv_general(&f(&[1, 5, 2]), &f(&[2, 2, 2]), ConvGeneral { padding_lo: &[-5], padding_hi: &[3], input_dilation: &[2], ..Default::default() });
+        ops::conv_general(&f(&[1, 5, 2]), &f(&[2, 2, 2]), ConvGeneral { stride: &[], padding_lo: &[], padding_hi: &[], kernel_dilation: &[], input_dilation: &[], ..Default::default() });
+        ops::conv_general(&f(&[1, 4, 4]), &f(&[4, 2, 1]), ConvGeneral { groups: 4, flip: true, ..Default::default() });
+        ops::convolve(&f(&[1]), &f(&[5]), ConvolveMode::Valid);
         ops::gather_mm(&f(&[0, 1, 2]), &f(&[0, 2, 2]), None, None, false);
         ops::gather_mm(&f(&[3, 1, 0]), &f(&[3, 0, 2]), None, Some(&i(&[0])), false);
 
         // Quantization.
+        packed(&[3, 2, 8], &[3, 2, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, Some(&i(&[HUGE, -1, 3])), GatherMatmul::default());
+        packed(&[3, 2, 8], &[3, 2, 2], 32, 4).gather_matmul(&f(&[2, 1, 64]), Some(&i(&[9, -9])), Some(&i(&[HUGE, -1])), GatherMatmul::default());
+        micro(&[3, 2, 8], &[3, 2, 2], QuantMode::Mxfp4).gather_matmul(&f(&[1, 64]), None, Some(&i(&[HUGE, -1, 3])), GatherMatmul::default());
+        ops::qqmm(&f(&[64]), QqWeight::Packed(&micro(&[2, 8], &[2, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[1, 64]), QqWeight::Packed(&micro(&[2, 8], &[2, 4], QuantMode::Nvfp4)), Some(GlobalScales { x: &f(&[]), w: &f(&[1]) }));
+        ops::qqmm(&f(&[2, 64]), QqWeight::Packed(&micro(&[2, 8], &[2, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[0, 64]), QqWeight::Packed(&micro(&[2, 8], &[2, 2], QuantMode::Mxfp4)), None);
+        ops::qqmm(&f(&[1, 0]), QqWeight::Packed(&micro(&[2, 0], &[2, 0], QuantMode::Mxfp4)), None);
+        ops::gather_qqmm(&f(&[1, 1, 64]), QqWeight::Packed(&micro(&[2, 2, 8], &[2, 2, 2], QuantMode::Mxfp4)), None, Some(&i(&[99])), false);
         ops::quantize(&f(&[2, 0]), q(QuantMode::Affine, 32, 4));
         ops::quantize(&f(&[0, 64]), q(QuantMode::Affine, 32, 4));
         ops::quantize(&of(&[2, 64], Dtype::Float64), q(QuantMode::Mxfp4, 32, 4));

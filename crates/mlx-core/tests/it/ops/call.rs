@@ -47,7 +47,7 @@ fn int(value: &Value) -> i32 {
     value.as_i64().unwrap_or_else(|| panic!("not an integer: {value}")) as i32
 }
 
-fn ints(value: &Value) -> Vec<i32> {
+pub(super) fn ints(value: &Value) -> Vec<i32> {
     match value {
         Value::Array(values) => values.iter().map(int).collect(),
         _ => vec![int(value)],

@@ -1,20 +1,33 @@
 //! The table: op name of the grid → call of this crate.
 
 use mlx_core::fast::{self, AttentionMask, Offset, RopeOptions};
-use mlx_core::ops::{self, Closeness, GatherMatmul, Meshgrid, Packed, PadMode, Scan, Side};
+use mlx_core::ops::{self, Closeness, Meshgrid, PadMode, Scan, Side};
 use mlx_core::{Array, Dtype, Result, random};
 
-use super::call::{Arg, Call, unknown};
+use super::call::{Arg, Call, ints, unknown};
+use super::{conv, products};
 
 /// Runs a row; `None` where the crate has no such call.
 pub(super) fn run(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
     // Each family answers for its own ops.
-    [elementwise, binary, reduce, scan_and_sort, shape, create, gather, products, fused, draw]
-        .iter()
-        .find_map(|family| family(c))
+    [
+        elementwise,
+        binary,
+        reduce,
+        scan_and_sort,
+        shape,
+        create,
+        gather,
+        products::run,
+        conv::run,
+        fused,
+        draw,
+    ]
+    .iter()
+    .find_map(|family| family(c))
 }
 
-fn one(result: Result<Array>) -> Option<Result<Vec<Array>>> {
+pub(super) fn one(result: Result<Array>) -> Option<Result<Vec<Array>>> {
     Some(result.map(|array| vec![array]))
 }
 
@@ -41,7 +54,7 @@ fn elementwise(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
         abs arccos arccosh arcsin arcsinh arctan arctanh ceil cos cosh degrees erf erfinv exp expm1
         floor log log10 log1p log2 negative radians reciprocal rsqrt sigmoid sign sin sinh sqrt
         square tan tanh logical_not isnan isinf isposinf isneginf isfinite bitwise_invert
-        atleast_1d atleast_2d atleast_3d contiguous zeros_like ones_like
+        atleast_1d atleast_2d atleast_3d contiguous conjugate imag positive real stop_gradient trunc
     }
     let float = |name| c.kw(name).map(|value| value.as_f64().unwrap() as f32);
     one(match c.op {
@@ -98,7 +111,7 @@ fn reduce(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
     }
     reductions! {
         sum(keepdims) prod(keepdims) mean(keepdims) min(keepdims) max(keepdims) all(keepdims)
-        any(keepdims) logsumexp(keepdims) median(keepdims) var(keepdims, ddof) std(keepdims, ddof)
+        any(keepdims) count_nonzero(keepdims) logsumexp(keepdims) median(keepdims) var(keepdims, ddof) std(keepdims, ddof)
         softmax(c.flag("precise", false))
     }
     one(match c.op {
@@ -154,13 +167,17 @@ fn shape(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
             let options = Meshgrid { sparse: c.flag("sparse", false), matrix };
             return Some(ops::meshgrid(&c.list(), options));
         }
-        "concatenate" => match c.axis(Some(0)) {
-            Some(axis) => ops::concatenate(&c.list(), axis),
-            None => {
-                let flat: Result<Vec<_>> = c.list().iter().map(|x| x.flatten(0, -1)).collect();
-                flat.and_then(|flat| ops::concatenate(&flat, 0))
-            }
-        },
+        "broadcast_shapes" => {
+            let shapes = c.kw("shapes")?.as_array()?.iter().map(ints);
+            ops::broadcast_shapes(shapes)
+                .and_then(|shape| Array::from_slice(&shape, &[shape.len() as i32]))
+        }
+        "as_strided" => {
+            let strides: Vec<i64> = c.ints("strides").into_iter().map(i64::from).collect();
+            c.array(0).as_strided(&c.ints("shape"), &strides, c.int("offset", 0) as usize)
+        }
+        "diff" => c.array(0).diff(c.int("n", 1), c.int("axis", -1)),
+        "concatenate" => ops::concatenate(&c.list(), c.axis(Some(0))),
         "stack" => ops::stack(&c.list(), c.int("axis", 0)),
         "split" => {
             let (x, axis, parts) = (c.array(0), c.int("axis", 0), c.kw("indices_or_sections")?);
@@ -192,11 +209,7 @@ fn shape(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
         "triu" => c.array(0).triu(c.int("k", 0)),
         "diag" => c.array(0).diag(c.int("k", 0)),
         "diagonal" => c.array(0).diagonal(c.int("offset", 0), axis1, axis2),
-        "trace" => {
-            let x = c.array(0);
-            let dtype = c.dtype("dtype").unwrap_or(x.dtype());
-            x.trace(c.int("offset", 0), axis1, axis2, dtype)
-        }
+        "trace" => c.array(0).trace(c.int("offset", 0), axis1, axis2, c.dtype("dtype")),
         _ => return None,
     })
 }
@@ -243,6 +256,19 @@ fn create(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
                 ops::linspace(start, stop, num, dtype)
             }
         }
+        "zeros_like" => match c.dtype("dtype") {
+            None => c.array(0).zeros_like(),
+            Some(dtype) => c.array(0).zeros_like_dtype(dtype),
+        },
+        "ones_like" => match c.dtype("dtype") {
+            None => c.array(0).ones_like(),
+            Some(dtype) => c.array(0).ones_like_dtype(dtype),
+        },
+        "full_like" => c.array(0).full_like(c.arg(1), c.dtype("dtype")),
+        "bartlett" => ops::bartlett(c.int("M", 0)),
+        "blackman" => ops::blackman(c.int("M", 0)),
+        "hamming" => ops::hamming(c.int("M", 0)),
+        "hanning" => ops::hanning(c.int("M", 0)),
         "zeros" => ops::zeros(&shape, dtype),
         "ones" => ops::ones(&shape, dtype),
         "full" => ops::full(&shape, &c.kw_operand("vals", 0.0), c.dtype("dtype")),
@@ -270,61 +296,6 @@ fn gather(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
         "slice_update" => {
             c.array(0).slice_update_dynamic(&c.array(1), &c.array(2), &c.ints("axes"))
         }
-        _ => return None,
-    })
-}
-
-fn products(c: &Call<'_>) -> Option<Result<Vec<Array>>> {
-    let (lhs, rhs) = (c.kw_array("lhs_indices"), c.kw_array("rhs_indices"));
-    let (lhs, rhs) = (lhs.as_ref(), rhs.as_ref());
-    let sorted_indices = c.flag("sorted_indices", false);
-    let transpose = c.flag("transpose", true);
-    let packed = |first: usize| {
-        Ok(Packed {
-            weight: c.array(first),
-            scales: c.array(first + 1),
-            biases: c.optional(first + 2),
-            quantization: c.quantization()?,
-        })
-    };
-    one(match c.op {
-        "matmul" => c.array(0).matmul(&c.array(1)),
-        "addmm" => {
-            let (alpha, beta) = (c.float("alpha", 1.0) as f32, c.float("beta", 1.0) as f32);
-            ops::addmm(&c.array(0), &c.array(1), &c.array(2), alpha, beta)
-        }
-        "tensordot" => {
-            let (a, b) = (c.array(0), c.array(1));
-            match c.kw("axes").and_then(|axes| axes.as_array()) {
-                Some(axes) => {
-                    let list = |i: usize| {
-                        let axes = axes[i].as_array().unwrap().iter();
-                        axes.map(|axis| axis.as_i64().unwrap() as i32).collect::<Vec<_>>()
-                    };
-                    a.tensordot(&b, &list(0), &list(1))
-                }
-                None => {
-                    let n = c.int("axes", 2);
-                    a.tensordot(&b, &(-n..0).collect::<Vec<_>>(), &(0..n).collect::<Vec<_>>())
-                }
-            }
-        }
-        "einsum" => ops::einsum(c.text("subscripts")?, &c.list()),
-        "gather_mm" => ops::gather_mm(&c.array(0), &c.array(1), lhs, rhs, sorted_indices),
-        "quantize" => {
-            let packed = c.quantization().and_then(|q| ops::quantize(&c.array(0), q));
-            return Some(
-                packed.map(|p| [p.weight, p.scales].into_iter().chain(p.biases).collect()),
-            );
-        }
-        "dequantize" => packed(0).and_then(|packed| packed.dequantize(c.dtype("dtype"))),
-        "quantized_matmul" => packed(1).and_then(|packed| packed.matmul(&c.array(0), transpose)),
-        "gather_qmm" => packed(1).and_then(|packed| {
-            let options = GatherMatmul { transpose, sorted_indices };
-            packed.gather_matmul(&c.array(0), lhs, rhs, options)
-        }),
-        "to_fp8" => ops::to_fp8(&c.array(0)),
-        "from_fp8" => ops::from_fp8(&c.array(0), c.dtype("dtype").unwrap_or(Dtype::Bfloat16)),
         _ => return None,
     })
 }
