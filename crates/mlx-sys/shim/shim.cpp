@@ -604,13 +604,19 @@ extern "C" int mlx_shim_imported_function_metadata(
   return guard([&] { mlx_string_set_(*res, mlx_imported_function_get_(fun).metadata()); });
 }
 
-extern "C" int mlx_shim_check_constants(const mlx_vector_array outputs) {
+extern "C" int mlx_shim_check_constants(
+    const mlx_vector_array inputs,
+    const mlx_vector_array outputs) {
   return guard([&] {
+    std::unordered_set<uintptr_t> input_ids;
+    for (auto& in : mlx_vector_array_get_(inputs)) {
+      input_ids.insert(in.id());
+    }
     each_array(
         mlx_vector_array_get_(outputs),
         [](const mx::array&) { return true; },
-        [](const mx::array& a) {
-          if (a.has_primitive() || a.is_tracer()) {
+        [&](const mx::array& a) {
+          if (a.has_primitive() || input_ids.count(a.id())) {
             return;
           }
           if (a.status() == mx::array::Status::unscheduled) {

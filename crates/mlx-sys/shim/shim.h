@@ -173,8 +173,9 @@ int mlx_shim_function_exporter_new(
 int mlx_shim_imported_function_metadata(mlx_string* res, const mlx_imported_function fun);
 
 // Gap: MLX writes the constants of an exported function as if they were computed and row
-// contiguous. Waits for those under `outputs`; fails where one is neither.
-int mlx_shim_check_constants(const mlx_vector_array outputs);
+// contiguous. Waits for those under `outputs`, which are all but `inputs` and what ops will make;
+// fails where one is neither.
+int mlx_shim_check_constants(const mlx_vector_array inputs, const mlx_vector_array outputs);
 
 // Gap: MLX replays a shapeless trace for other shapes without the checks of the ops, and reads out
 // of bounds where they would have failed. A record of a trace tells whether another trace, made

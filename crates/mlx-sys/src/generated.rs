@@ -3683,7 +3683,10 @@ unsafe extern "C" {
         res: *mut mlx_string,
         fun: mlx_imported_function,
     ) -> ::std::os::raw::c_int;
-    pub fn mlx_shim_check_constants(outputs: mlx_vector_array) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_check_constants(
+        inputs: mlx_vector_array,
+        outputs: mlx_vector_array,
+    ) -> ::std::os::raw::c_int;
     pub fn mlx_shim_record_new(
         res: *mut mlx_shim_record,
         inputs: mlx_vector_array,

@@ -10,6 +10,7 @@
 mod autodiff;
 mod compile;
 mod custom;
+pub mod export;
 pub mod graph;
 mod vmap;
 

@@ -2,8 +2,8 @@
 
 mod alone;
 mod array;
-mod distributed;
 mod coverage;
+mod distributed;
 mod exit;
 mod fuzz;
 mod gguf;
@@ -14,8 +14,8 @@ mod index;
 mod leaks;
 mod malformed;
 mod memory;
-mod nn_layers;
 mod mended;
+mod nn_layers;
 mod npz;
 mod numerics;
 mod ops;

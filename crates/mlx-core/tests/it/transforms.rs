@@ -2,4 +2,6 @@
 
 mod compile;
 mod custom;
+mod export;
 mod failures;
+mod table;
