@@ -91,6 +91,31 @@ pub(super) fn on_large_stack<R>(f: impl FnOnce() -> R) -> R {
     stacker::maybe_grow(BYTES / 2, BYTES, f)
 }
 
+thread_local! {
+    /// How many [`Closure::vmap`] are under way, one within the other.
+    static MAPPING: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Mapping;
+
+impl Mapping {
+    fn start() -> Self {
+        MAPPING.set(MAPPING.get() + 1);
+        Mapping
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        MAPPING.set(MAPPING.get().saturating_sub(1));
+    }
+}
+
+/// Whether a function is being mapped on this thread.
+pub(crate) fn is_mapping() -> bool {
+    MAPPING.get() > 0
+}
+
 /// A C++ function object around a Rust closure.
 pub(crate) struct Closure(pub(super) sys::mlx_closure, Live);
 
@@ -243,6 +268,7 @@ impl Closure {
         in_axes: &[i32],
         out_axes: impl FnOnce(&[Array]) -> Result<Vec<i32>>,
     ) -> Result<Vec<Array>> {
+        let _mapping = Mapping::start();
         let inputs = ArrayVec::new(inputs)?;
         let (mut traced_in, mut traced_out) = (ArrayVec::empty(), ArrayVec::empty());
         // SAFETY: handles are live, slices outlive the call.

@@ -20,8 +20,8 @@ mod compile;
 mod custom;
 pub(crate) mod device;
 mod distributed;
-pub(crate) mod gpu_kernel;
 mod export;
+pub(crate) mod gpu_kernel;
 mod graph;
 mod host;
 mod live;
@@ -37,7 +37,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fft::FftNorm;
 
-pub(crate) use closure::{ArrayFn, Closure};
+pub(crate) use closure::{ArrayFn, Closure, is_mapping};
 pub(crate) use compile::{TraceRecord, clear_compile_cache, set_compile_mode};
 pub(crate) use custom::CustomRules;
 pub(crate) use distributed::{RawGroup, distributed_is_available};

@@ -40,6 +40,7 @@ impl Reduce {
         stop: &[i32],
         step: &[i32],
     ) -> Result<Array> {
+        let values = &crate::transforms::mapped_as(values.clone(), array)?;
         match self {
             Reduce::Set => array_op!(mlx_slice_update, array, values, [start], [stop], [step]),
             Reduce::Add => array_op!(mlx_slice_update_add, array, values, [start], [stop], [step]),

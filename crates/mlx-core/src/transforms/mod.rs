@@ -26,6 +26,7 @@ pub use compile::{
     set_compile_mode,
 };
 pub use custom::{Checkpoint, CustomFunction, CustomFunctionBuilder, checkpoint, custom_function};
+pub(crate) use vmap::mapped_as;
 pub use vmap::{MapAxes, Mapped, vmap, vmap_once};
 
 /// Computes arrays and waits for them.

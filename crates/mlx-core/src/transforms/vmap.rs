@@ -5,7 +5,7 @@
 
 use crate::array::Array;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ffi::Closure;
+use crate::ffi::{Closure, is_mapping};
 
 /// The axes that [`vmap`] maps: one for all arrays, or one for each, where `None` is an input that
 /// is the same for all elements.
@@ -108,6 +108,19 @@ impl MapAxes {
 fn map(f: &Closure, inputs: &[Array], in_axes: &MapAxes, out_axes: &MapAxes) -> Result<Vec<Array>> {
     let in_axes = in_axes.of_inputs(inputs)?;
     f.vmap(inputs, &in_axes, |outputs| out_axes.of_outputs(outputs))
+}
+
+/// Returns `values`, which are put into `x`, as mapped as `x` is.
+///
+/// MLX maps an update of a slice by values that are the same for all elements as if there were as
+/// many of them as of elements, and reads past their end.
+pub(crate) fn mapped_as(values: Array, x: &Array) -> Result<Array> {
+    if !is_mapping() || x.size() == 0 {
+        return Ok(values);
+    }
+    let one = x.reshape([-1])?.slice(&[0], &[1], &[1])?.astype(values.dtype())?;
+    let never = one.isnan()?.logical_and(&one.isnan()?.logical_not()?)?;
+    crate::ops::where_(&never, &one, &values)?.reshape(values.shape())
 }
 
 /// A function mapped over an axis by [`vmap`].

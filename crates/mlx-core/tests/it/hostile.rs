@@ -1421,6 +1421,7 @@ static CASES: &[Case] = cases! {
         compile(|_| Ok(vec![]), false)?.call(&[f(&[2])]);
         compile(|x| Ok(x.to_vec()), false)?.call(&[]);
         compile(|x| Ok(x.to_vec()), true)?.call(&[f(&[])]);
+        compile(|x| Ok(vec![x[0].add(1.0f32)?.at(0)?]), true)?.call(&[f(&[2])]);
         compile(|x| Ok(vec![x[0].reshape([-1])?, x[0].sum(.., false)?]), true)?.call(&[f(&[2, 2])]);
 
         // Linear algebra.

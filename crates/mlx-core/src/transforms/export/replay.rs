@@ -102,7 +102,7 @@ impl<'a> Call<'a> {
 
     fn one(&self) -> Result<Array> {
         match self.op.inputs.len() {
-            0 => return self.from_nothing(),
+            0 => return self.without_inputs(),
             1 => {
                 if let Some(result) = self.elementwise() {
                     return result;
@@ -120,7 +120,7 @@ impl<'a> Call<'a> {
         })
     }
 
-    fn from_nothing(&self) -> Result<Array> {
+    fn without_inputs(&self) -> Result<Array> {
         match self.op.name {
             "Arange" => ops::arange(self.float(0), self.float(1), self.float(2), self.dtype()),
             name => Err(wrong(format!("{name} without inputs"))),

@@ -8,9 +8,12 @@ use std::rc::Rc;
 use std::slice::from_ref;
 
 use mlx_core::transforms::{
-    compile, grad, grad_once, jvp, value_and_grad, value_and_grad_once, vjp, vmap,
+    CompileMode, compile, grad, grad_once, jvp, set_compile_mode, value_and_grad,
+    value_and_grad_once, vjp, vmap,
 };
-use mlx_core::{Array, Error, ErrorKind, Result};
+use mlx_core::{Array, Error, ErrorKind, Result, memory};
+
+use crate::alone::alone;
 
 type Transform = fn(Box<dyn Fn(&[Array]) -> Result<Vec<Array>>>, &Array) -> Result<Vec<Array>>;
 
@@ -239,4 +242,66 @@ fn gradients_come_in_the_order_asked_for() {
         let got: Vec<f32> = gradients.iter().map(|g| g.item().unwrap()).collect();
         assert_eq!(got, expected);
     }
+}
+
+#[test]
+fn nothing_stays_after_thousands_of_transforms() {
+    alone("transforms::failures::nothing_stays_after_thousands_of_transforms", || {
+        set_compile_mode(CompileMode::NoFuse).unwrap();
+        let x = floats(&[1.0, 2.0]);
+        x.eval().unwrap();
+        let token = Rc::new(());
+        let churn = || {
+            for (_, transform) in TRANSFORMS {
+                for end in 0..3 {
+                    let own = token.clone();
+                    let big = mlx_core::ops::full(&[1 << 12], 2.0f32, None).unwrap();
+                    big.eval().unwrap();
+                    let f = move |x: &[Array]| {
+                        let _ = &own;
+                        match end {
+                            0 => Ok(vec![(&x[0] * big.max(.., false)?)?]),
+                            1 => Err(Error::other(Own(0))),
+                            _ => std::panic::resume_unwind(Box::new(big.size())),
+                        }
+                    };
+                    let result = catch_unwind(AssertUnwindSafe(|| transform(Box::new(f), &x)));
+                    if let Ok(Ok(outputs)) = result {
+                        mlx_core::eval(&outputs).unwrap();
+                    }
+                }
+            }
+            memory::clear_cache().unwrap();
+            memory::active().unwrap()
+        };
+        let start = churn();
+        for _ in 0..300 {
+            assert_eq!(churn(), start);
+        }
+        assert_eq!(Rc::strong_count(&token), 1);
+    });
+}
+
+#[test]
+fn a_graph_may_be_deep() {
+    // As deep as a long loop; MLX takes a stack frame for each op, and a test has 2 MiB.
+    let deep = |x: &[Array]| -> Result<Vec<Array>> {
+        let mut y = x[0].clone();
+        for _ in 0..50_000 {
+            y = y.negative()?;
+        }
+        Ok(vec![y])
+    };
+    let x = Array::from(3.0f32);
+    let gradients = grad_once(deep, from_ref(&x), 0).unwrap();
+    assert_eq!(gradients[0].item::<f32>().unwrap(), 1.0);
+    assert_eq!(jvp(deep, from_ref(&x), from_ref(&x)).unwrap().1[0].item::<f32>().unwrap(), 3.0);
+    let two = floats(&[1.0, 2.0]);
+    let mapped = vmap(deep, 0, 0).unwrap().call(from_ref(&two)).unwrap();
+    assert_eq!(mapped[0].to_vec::<f32>().unwrap(), [1.0, 2.0]);
+    let compiled = compile(deep, false).unwrap().call(from_ref(&two)).unwrap();
+    assert_eq!(compiled[0].to_vec::<f32>().unwrap(), [1.0, 2.0]);
+    let names = mlx_core::transforms::graph::Names::new();
+    let text = mlx_core::transforms::graph::print_graph(&names, &deep(&[x]).unwrap()).unwrap();
+    assert_eq!(text.lines().filter(|line| line.starts_with("Negative")).count(), 50_000);
 }
