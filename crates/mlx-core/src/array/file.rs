@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Array;
+use super::gguf::{GgufLoad, load_gguf};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{
@@ -55,9 +56,12 @@ impl Loaded {
     }
 }
 
-/// Reads a safetensors, npy or npz file, whichever its content, or else its extension, says it is.
+/// Reads a safetensors, npy, npz or GGUF file, whichever its content, or else its extension, says
+/// it is.
 ///
-/// Data are not copied where the device and the format allow it.
+/// Data are not copied where the device and the format allow it. As in Python, quantized tensors
+/// of GGUF become packed arrays where MLX has their form, and `float16` where it has not;
+/// [`load_gguf`] has the choice.
 ///
 /// ```
 /// use mlx_core::{Array, load, save_npy, save_npz};
@@ -87,8 +91,8 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded> {
         Some(FileFormat::Npy) => npy_array(&NpyFile::from_mapping(mapping)?).map(Loaded::Array),
         Some(FileFormat::Npz) => npz_arrays(&NpzFile::from_mapping(mapping)?).map(Loaded::Arrays),
         Some(FileFormat::Gguf) => {
-            let text = format!("{}: GGUF is not supported yet", path.display());
-            Err(Error::new(ErrorKind::Unsupported, text))
+            let found = load_gguf(&path, GgufLoad::Packed(Dtype::Float16))?;
+            Ok(Loaded::Arrays(found.arrays))
         }
         None => Err(Error::format(&path, "not a file of arrays: no format is known for it")),
     }

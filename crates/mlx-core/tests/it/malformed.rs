@@ -9,7 +9,8 @@
 use std::path::{Path, PathBuf};
 
 use mlx_core::io::{
-    Checkpoint, IndexDisagreement, NpyFile, NpzFile, SafetensorsFile, TensorData, write_safetensors,
+    Checkpoint, GgufFile, IndexDisagreement, NpyFile, NpzFile, SafetensorsFile, TensorData,
+    write_safetensors,
 };
 use mlx_core::{Dtype, ErrorKind, Result};
 
@@ -18,7 +19,11 @@ use crate::alone::alone;
 type Read = fn(&Path) -> Result<()>;
 
 /// A format and a function that reads a file of it to the end.
-const FORMATS: [(&str, Read); 4] = [
+const FORMATS: [(&str, Read); 5] = [
+    ("gguf", |path| {
+        let file = GgufFile::open(path)?;
+        file.tensors().try_for_each(|(name, _)| file.dequantize(name).map(drop))
+    }),
     ("index", |path| {
         let dir = tempfile::tempdir().unwrap();
         let data = TensorData { dtype: Dtype::Uint8, shape: vec![1], bytes: vec![7].into() };

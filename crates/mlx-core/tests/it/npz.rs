@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
-use mlx_core::io::{NpyFile, NpzFile, NpzMethod, TensorData, write_npy, write_npz};
-use mlx_core::{Array, Complex32, Dtype, ErrorKind, Loaded, Quantization, Result, ops};
+use mlx_core::io::{GgmlType, NpyFile, NpzFile, NpzMethod, TensorData, write_npy, write_npz};
+use mlx_core::{Array, Complex32, Dtype, ErrorKind, GgufSource, Loaded, Quantization, Result, ops};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -141,6 +141,12 @@ fn the_content_says_how_to_read_a_file() {
     assert_eq!(loaded.into_arrays().unwrap().len(), 1);
     mlx_core::save_safetensors(&path, [("x", &x)], &[]).unwrap();
     assert_eq!(mlx_core::load(&path).unwrap().into_arrays().unwrap().len(), 1);
+    let (w, bytes) = (ops::ones(&[2, 32], Dtype::Float32).unwrap(), x.astype(Dtype::Int8).unwrap());
+    let tensors = [("q.weight", GgufSource::Quantized(&w, GgmlType::Q8_0)), ("x", (&bytes).into())];
+    mlx_core::save_gguf(&path, tensors, &[]).unwrap();
+    let arrays = mlx_core::load(&path).unwrap().into_arrays().unwrap();
+    assert_eq!(arrays["q.scales"].dtype(), Dtype::Float16);
+    assert_eq!(arrays["x"].to_vec::<i8>().unwrap(), [1, 2]);
 
     for (name, content, kind, fragment) in [
         ("x.bin", &b"\0\0"[..], ErrorKind::Format, "no format is known"),
