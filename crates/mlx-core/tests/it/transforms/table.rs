@@ -132,9 +132,9 @@ const ROWS: &[Row] = rows! {
     any [[3, 4], [2]] |x| x[0].slice_update(&x[1].reshape([1, 2])?, &[0, 0], &[1, 2], &[1, 1])?.square();
     any [[3, 4], [3, 1]] |x| x[0].scatter_add_axis(&Array::from_slice(&[0, 3, 1], &[3, 1])?, &x[1], 1)?.square();
     any [[3, 4], [3, 1]] |x| x[0].put_along_axis(&Array::from_slice(&[0, 3, 1], &[3, 1])?, &x[1], 1)?.square();
-    any [[3, 4], [2]] |x| x[0].set_at((1, ..2), &x[1])?.square();
-    any [[3, 4], [4]] |x| x[0].multiply_at((.., ..), &x[1])?.square();
-    any [[3, 4]] |x| x[0].add_at(1, &x[0].at(0)?)?.square();
+    any [[3, 4], [2]] |x| x[0].put((1, ..2), &x[1])?.square();
+    any [[3, 4], [4]] |x| x[0].put_multiply((.., ..), &x[1])?.square();
+    any [[3, 4]] |x| x[0].put_add(1, &x[0].at(0)?)?.square();
     any [[3, 4]] |x| x[0].diagonal(0, 0, 1)?.exp();
     any [[3, 3]] |x| x[0].tril(0)?.square();
     any32 [[3, 8], [8]] |x| fast::rms_norm(&x[0], Some(&x[1]), 1e-5);
