@@ -30,6 +30,7 @@
 //! | `PReLU` | [`PRelu`] |
 //! | `ReLU`, `GELU` and the like | [`Activation`] around a function |
 //! | `nn.quantize`, `nn.value_and_grad` | [`Module::quantize`], [`value_and_grad`] |
+//! | `nn.utils.checkpoint` | [`checkpoint`] |
 
 mod activation;
 mod attention;
@@ -71,7 +72,7 @@ pub use pooling::{MaxPool, MaxPool1d, MaxPool2d, MaxPool3d, PoolOptions};
 pub use positional::{Alibi, AlibiShape, SinusoidalOptions, SinusoidalPositionalEncoding};
 pub use recurrent::{Gru, Lstm, LstmState, Rnn};
 pub use rope::Rope;
-pub use train::{value_and_grad, value_and_grad_with};
+pub use train::{checkpoint, value_and_grad, value_and_grad_with};
 pub use transformer::{DecoderMasks, MultiHeadAttention, MultiHeadAttentionOptions};
 pub use transformer::{Transformer, TransformerMasks, TransformerOptions};
 pub use transformer::{TransformerDecoder, TransformerDecoderLayer};

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use super::{LeafMut, Module, Parameters, WeightMatrix};
 use crate::array::Array;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transforms::value_and_grad_once;
+use crate::transforms::{self, value_and_grad_once};
 
 /// Returns the loss and its gradients by the trainable parameters of `model`. Python:
 /// `nn.value_and_grad`.
@@ -83,6 +83,50 @@ pub fn value_and_grad_with<M: Module + ?Sized>(
         ..,
     )?;
     Ok((values, Parameters(paths.into_iter().zip(gradients).collect())))
+}
+
+/// Returns what `f` makes of a layer and inputs, and keeps nothing in between for the gradient, but
+/// calls `f` again when that is computed. Python: `nn.utils.checkpoint`.
+///
+/// Gradients reach the inputs and the layer's trainable parameters. `f` gets a copy of the layer:
+/// state that it changes there, such as running statistics, is lost.
+///
+/// ```
+/// use mlx_core::nn::{self, Linear};
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let mut layer = Linear::new(4, 4, false)?;
+/// let x = ops::ones(&[2, 4], Dtype::Float32)?;
+/// let (_, gradients) = nn::value_and_grad(&mut layer, |layer| {
+///     let y = nn::checkpoint(layer, &[x.clone()], |layer, x| Ok(vec![layer.forward(&x[0])?]))?;
+///     y[0].sum(.., false)
+/// })?;
+/// assert_eq!(gradients["weight"].to_vec::<f32>()?, [2.0; 16]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// Those of `f`; when it returns nothing.
+pub fn checkpoint<M: Module + Clone + 'static>(
+    layer: &M,
+    inputs: &[Array],
+    f: impl Fn(&M, &[Array]) -> Result<Vec<Array>> + 'static,
+) -> Result<Vec<Array>> {
+    let (mut all, copy): (Vec<Array>, M) = (
+        layer.trainable_parameters_in_order().into_iter().map(|(_, array)| array).collect(),
+        layer.clone(),
+    );
+    let n_parameters = all.len();
+    all.extend_from_slice(inputs);
+    let function = transforms::checkpoint(move |all| {
+        let (parameters, inputs) = all.split_at_checked(n_parameters).unwrap_or((&[], all));
+        let mut layer = copy.clone();
+        put(&mut layer, parameters)?;
+        f(&layer, inputs)
+    })?;
+    function.call(&all)
 }
 
 /// A model that holds stand-ins; gets its own arrays back when this goes, in a panic too.

@@ -3,7 +3,9 @@
 //! Follows arXiv 1706.03762, with the norm before each part instead of behind it unless
 //! [`TransformerLayerOptions::norm_first`] is false.
 
-use super::{Activation, Dropout, LayerNorm, LayerNormOptions, Linear, attention, make};
+use super::{
+    Activation, Dropout, LayerNorm, LayerNormOptions, Linear, Module, attention, checkpoint, make,
+};
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -105,6 +107,9 @@ pub struct TransformerEncoder {
     pub layers: Vec<TransformerEncoderLayer>,
     /// Behind the layers.
     pub ln: LayerNorm,
+    /// Computes layers again for the gradient instead of keeping what they computed; false when
+    /// made.
+    pub checkpoint: bool,
 }
 
 /// A layer of [`TransformerDecoder`].
@@ -143,6 +148,9 @@ pub struct TransformerDecoder {
     pub layers: Vec<TransformerDecoderLayer>,
     /// Behind the layers.
     pub ln: LayerNorm,
+    /// Computes layers again for the gradient instead of keeping what they computed; false when
+    /// made.
+    pub checkpoint: bool,
 }
 
 /// Options of [`Transformer`].
@@ -158,6 +166,8 @@ pub struct TransformerOptions {
     pub num_decoder_layers: i32,
     /// Of every layer.
     pub layer: TransformerLayerOptions,
+    /// Computes layers again for the gradient instead of keeping what they computed.
+    pub checkpoint: bool,
 }
 
 impl Default for TransformerOptions {
@@ -168,6 +178,7 @@ impl Default for TransformerOptions {
             num_encoder_layers: 6,
             num_decoder_layers: 6,
             layer: TransformerLayerOptions::default(),
+            checkpoint: false,
         }
     }
 }
@@ -308,6 +319,49 @@ impl Feedforward {
     }
 }
 
+/// A mask that goes to a checkpoint's function among its inputs.
+#[derive(Clone, Copy)]
+enum PassedMask {
+    None,
+    Causal,
+    Input(usize),
+}
+
+impl PassedMask {
+    fn new(mask: AttentionMask<'_>, inputs: &mut Vec<Array>) -> PassedMask {
+        match mask {
+            AttentionMask::None => PassedMask::None,
+            AttentionMask::Causal => PassedMask::Causal,
+            AttentionMask::Array(mask) => {
+                inputs.push(mask.clone());
+                PassedMask::Input(inputs.len() - 1)
+            }
+        }
+    }
+
+    fn of(self, inputs: &[Array]) -> AttentionMask<'_> {
+        match self {
+            PassedMask::None => AttentionMask::None,
+            PassedMask::Causal => AttentionMask::Causal,
+            PassedMask::Input(i) => inputs.get(i).map_or(AttentionMask::None, AttentionMask::Array),
+        }
+    }
+}
+
+fn input(inputs: &[Array], i: usize) -> Result<&Array> {
+    inputs.get(i).ok_or_else(|| make::invalid("transformer", "an input is missing"))
+}
+
+/// Applies one layer as a checkpoint.
+fn checkpointed<M: Module + Clone + 'static>(
+    layer: &M,
+    inputs: &[Array],
+    f: impl Fn(&M, &[Array]) -> Result<Array> + 'static,
+) -> Result<Array> {
+    let outputs = checkpoint(layer, inputs, move |layer, inputs| Ok(vec![f(layer, inputs)?]))?;
+    input(&outputs, 0).cloned()
+}
+
 fn check_num_layers(num_layers: i32) -> Result<()> {
     const MAX: i32 = 1 << 16;
     if (0..=MAX).contains(&num_layers) {
@@ -389,7 +443,8 @@ impl TransformerEncoder {
         check_num_layers(num_layers)?;
         let layers =
             (0..num_layers).map(|_| TransformerEncoderLayer::new(dims, num_heads, options.clone()));
-        Ok(TransformerEncoder { layers: layers.collect::<Result<_>>()?, ln: layer_norm(dims)? })
+        let (layers, ln) = (layers.collect::<Result<_>>()?, layer_norm(dims)?);
+        Ok(TransformerEncoder { layers, ln, checkpoint: false })
     }
 
     /// Applies the layers and the norm.
@@ -400,7 +455,16 @@ impl TransformerEncoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array, mask: AttentionMask<'_>) -> Result<Array> {
-        let x = self.layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, mask))?;
+        let x = self.layers.iter().try_fold(x.clone(), |x, layer| {
+            if !self.checkpoint {
+                return layer.forward(&x, mask);
+            }
+            let mut inputs = vec![x];
+            let mask = PassedMask::new(mask, &mut inputs);
+            checkpointed(layer, &inputs, move |layer, inputs| {
+                layer.forward(input(inputs, 0)?, mask.of(inputs))
+            })
+        })?;
         self.ln.forward(&x)
     }
 }
@@ -471,7 +535,8 @@ impl TransformerDecoder {
         check_num_layers(num_layers)?;
         let layers =
             (0..num_layers).map(|_| TransformerDecoderLayer::new(dims, num_heads, options.clone()));
-        Ok(TransformerDecoder { layers: layers.collect::<Result<_>>()?, ln: layer_norm(dims)? })
+        let (layers, ln) = (layers.collect::<Result<_>>()?, layer_norm(dims)?);
+        Ok(TransformerDecoder { layers, ln, checkpoint: false })
     }
 
     /// Applies the layers and the norm; `memory` is the encoder's output.
@@ -482,8 +547,18 @@ impl TransformerDecoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array, memory: &Array, masks: DecoderMasks<'_>) -> Result<Array> {
-        let mut layers = self.layers.iter();
-        let x = layers.try_fold(x.clone(), |x, layer| layer.forward(&x, memory, masks))?;
+        let x = self.layers.iter().try_fold(x.clone(), |x, layer| {
+            if !self.checkpoint {
+                return layer.forward(&x, memory, masks);
+            }
+            let mut inputs = vec![x, memory.clone()];
+            let mask = PassedMask::new(masks.x, &mut inputs);
+            let memory_mask = PassedMask::new(masks.memory, &mut inputs);
+            checkpointed(layer, &inputs, move |layer, inputs| {
+                let masks = DecoderMasks { x: mask.of(inputs), memory: memory_mask.of(inputs) };
+                layer.forward(input(inputs, 0)?, input(inputs, 1)?, masks)
+            })
+        })?;
         self.ln.forward(&x)
     }
 }
@@ -495,11 +570,13 @@ impl Transformer {
     /// # Errors
     /// As [`TransformerEncoder::new`].
     pub fn new(options: TransformerOptions) -> Result<Transformer> {
-        let TransformerOptions { dims, num_heads, num_encoder_layers, num_decoder_layers, layer } =
-            options;
+        let TransformerOptions { dims, num_heads, layer, checkpoint, .. } = options;
+        let (n_encoder, n_decoder) = (options.num_encoder_layers, options.num_decoder_layers);
+        let encoder = TransformerEncoder::new(n_encoder, dims, num_heads, layer.clone())?;
+        let decoder = TransformerDecoder::new(n_decoder, dims, num_heads, layer)?;
         Ok(Transformer {
-            encoder: TransformerEncoder::new(num_encoder_layers, dims, num_heads, layer.clone())?,
-            decoder: TransformerDecoder::new(num_decoder_layers, dims, num_heads, layer)?,
+            encoder: TransformerEncoder { checkpoint, ..encoder },
+            decoder: TransformerDecoder { checkpoint, ..decoder },
         })
     }
 

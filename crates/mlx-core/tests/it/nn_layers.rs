@@ -2,13 +2,16 @@
 
 mod build;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use build::{Case, Input, build};
 use fixtures::Tolerance;
+use mlx_core::fast::AttentionMask;
 use mlx_core::nn::{
-    self, BatchNorm, BatchNormOptions, ConvOptions, LayerNormOptions, Linear, Module, Parameters,
-    PoolOptions, Sequential, SinusoidalOptions, TransformerLayerOptions, UpsampleMode,
+    self, Activation, BatchNorm, BatchNormOptions, ConvOptions, LayerNormOptions, Linear, Module,
+    Parameters, PoolOptions, Sequential, SinusoidalOptions, TransformerLayerOptions, UpsampleMode,
     UpsampleOptions,
 };
 use mlx_core::transforms::grad_once;
@@ -278,6 +281,34 @@ fn running_statistics_outlive_a_gradient() {
         let tolerance = Tolerance::op("nn", "float32");
         assert_eq!(check_equal(&row, &rows.at(0..1)?, tolerance), Ok(()));
         assert!(check_all(&model.parameters(), &before, Tolerance::EXACT).is_empty());
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+#[test]
+fn a_checkpoint_computes_a_layer_again() {
+    let checked = with_device(Device::Cpu, || {
+        let calls = Rc::new(Cell::new(0));
+        let counted = calls.clone();
+        let activation = Activation::new(move |x| {
+            counted.set(counted.get() + 1);
+            nn::relu(x)
+        });
+        let options = TransformerLayerOptions { activation, ..TransformerLayerOptions::default() };
+        let mut model = nn::TransformerEncoder::new(3, 4, 2, options)?;
+        let x = wave(&[1, 3, 4])?;
+        let mut gradients = Vec::new();
+        for (checkpoint, expected) in [(false, 3), (true, 6)] {
+            model.checkpoint = checkpoint;
+            calls.set(0);
+            gradients.push(nn::value_and_grad(&mut model, |model| {
+                model.forward(&x, AttentionMask::Causal)?.square()?.sum(.., false)
+            })?);
+            assert_eq!(calls.get(), expected);
+        }
+        let tolerance = Tolerance::op("nn", "float32");
+        assert_eq!(check_all(&gradients[1].1, &gradients[0].1, tolerance), Vec::<String>::new());
         Ok(())
     });
     checked.unwrap();

@@ -305,7 +305,9 @@ pub(super) fn build(layer: &str, args: &Value, options: &Value) -> Result<Box<dy
         "TransformerEncoder" => {
             let (dims, heads) = (keywords.int("dims"), keywords.int("num_heads"));
             let n = keywords.int("num_layers");
-            let layer = nn::TransformerEncoder::new(n, dims, heads, keywords.transformer_layer())?;
+            let mut layer =
+                nn::TransformerEncoder::new(n, dims, heads, keywords.transformer_layer())?;
+            layer.checkpoint = keywords.flag("checkpoint", false);
             with(layer, |m, x| m.forward(x[0].array(), x[1].mask()))
         }
         "TransformerDecoderLayer" => {
@@ -320,7 +322,9 @@ pub(super) fn build(layer: &str, args: &Value, options: &Value) -> Result<Box<dy
         "TransformerDecoder" => {
             let (dims, heads) = (keywords.int("dims"), keywords.int("num_heads"));
             let n = keywords.int("num_layers");
-            let layer = nn::TransformerDecoder::new(n, dims, heads, keywords.transformer_layer())?;
+            let mut layer =
+                nn::TransformerDecoder::new(n, dims, heads, keywords.transformer_layer())?;
+            layer.checkpoint = keywords.flag("checkpoint", false);
             with(layer, |m, x| {
                 let masks = nn::DecoderMasks { x: x[2].mask(), memory: x[3].mask() };
                 m.forward(x[0].array(), x[1].array(), masks)
@@ -333,6 +337,7 @@ pub(super) fn build(layer: &str, args: &Value, options: &Value) -> Result<Box<dy
                 num_encoder_layers: keywords.int("num_encoder_layers"),
                 num_decoder_layers: keywords.int("num_decoder_layers"),
                 layer: keywords.transformer_layer(),
+                checkpoint: keywords.flag("checkpoint", false),
             })?;
             with(layer, |m, x| {
                 let masks = nn::TransformerMasks {
