@@ -6,7 +6,7 @@
 use super::{Param, make};
 use crate::array::Array;
 use crate::error::Result;
-use pending as ops;
+use crate::ops;
 
 /// Options of [`Conv`] over `N` spatial axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,45 +243,4 @@ forward! {
     ConvTranspose1d, conv_transpose1d, "`x: [N, L, C] → [N, L', O]`";
     ConvTranspose2d, conv_transpose2d, "`x: [N, H, W, C] → [N, H', W', O]`";
     ConvTranspose3d, conv_transpose3d, "`x: [N, D, H, W, C] → [N, D', H', W', O]`";
-}
-
-/// Stands in for the functions of `ops`.
-mod pending {
-    use crate::array::Array;
-    use crate::error::Result;
-    use crate::ffi::array_op;
-    pub(super) struct Conv<const N: usize> {
-        pub stride: [i32; N],
-        pub padding: [i32; N],
-        pub dilation: [i32; N],
-        pub groups: i32,
-    }
-    pub(super) struct ConvTranspose<const N: usize> {
-        pub stride: [i32; N],
-        pub padding: [i32; N],
-        pub dilation: [i32; N],
-        pub output_padding: [i32; N],
-        pub groups: i32,
-    }
-    macro_rules! f {
-        ($($name:ident $n:literal $c:ident; $tname:ident $t:ident; $($i:literal)*;)*) => {$(
-            pub(super) fn $name(x: &Array, w: &Array, o: Conv<$n>) -> Result<Array> {
-                let g = o.groups;
-                if g < 1 {
-                    return Err(super::make::invalid(stringify!($name), format!("{g} groups")));
-                }
-                array_op!($c, x, w, $((o.stride[$i]),)* $((o.padding[$i]),)* $((o.dilation[$i]),)* g)
-            }
-            pub(super) fn $tname(x: &Array, w: &Array, o: ConvTranspose<$n>) -> Result<Array> {
-                let g = o.groups;
-                array_op!($t, x, w, $((o.stride[$i]),)* $((o.padding[$i]),)* $((o.dilation[$i]),)*
-                    $((o.output_padding[$i]),)* g)
-            }
-        )*};
-    }
-    f! {
-        conv1d 1 mlx_conv1d; conv_transpose1d mlx_conv_transpose1d; 0;
-        conv2d 2 mlx_conv2d; conv_transpose2d mlx_conv_transpose2d; 0 1;
-        conv3d 3 mlx_conv3d; conv_transpose3d mlx_conv_transpose3d; 0 1 2;
-    }
 }

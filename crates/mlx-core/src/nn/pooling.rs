@@ -6,7 +6,6 @@
 use super::make;
 use crate::array::Array;
 use crate::error::Result;
-use crate::ffi::array_op;
 
 /// Options of [`MaxPool`] and [`AvgPool`] over `N` spatial axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,9 +174,7 @@ impl<const N: usize> Windows<N> {
         shape.extend(self.kernel_size);
         shape.push(*channels);
 
-        let x = &self.padded(x, value)?;
-        let offset = 0usize;
-        array_op!(mlx_as_strided, x, [shape], [view_strides], offset)
+        self.padded(x, value)?.as_strided(&shape, &view_strides, 0)
     }
 
     fn padded(&self, x: &Array, value: f32) -> Result<Array> {
