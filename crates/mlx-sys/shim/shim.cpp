@@ -598,12 +598,6 @@ extern "C" int mlx_shim_function_exporter_new(
   });
 }
 
-extern "C" int mlx_shim_imported_function_metadata(
-    mlx_string* res,
-    const mlx_imported_function fun) {
-  return guard([&] { mlx_string_set_(*res, mlx_imported_function_get_(fun).metadata()); });
-}
-
 extern "C" int mlx_shim_check_constants(
     const mlx_vector_array inputs,
     const mlx_vector_array outputs) {

@@ -170,7 +170,6 @@ int mlx_shim_function_exporter_new(
     bool shapeless,
     const char* metadata,
     size_t metadata_len);
-int mlx_shim_imported_function_metadata(mlx_string* res, const mlx_imported_function fun);
 
 // Gap: MLX writes the constants of an exported function as if they were computed and row
 // contiguous. Waits for those under `outputs`, which are all but `inputs` and what ops will make;

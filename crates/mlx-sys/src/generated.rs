@@ -3679,10 +3679,6 @@ unsafe extern "C" {
         metadata: *const ::std::os::raw::c_char,
         metadata_len: usize,
     ) -> ::std::os::raw::c_int;
-    pub fn mlx_shim_imported_function_metadata(
-        res: *mut mlx_string,
-        fun: mlx_imported_function,
-    ) -> ::std::os::raw::c_int;
     pub fn mlx_shim_check_constants(
         inputs: mlx_vector_array,
         outputs: mlx_vector_array,
