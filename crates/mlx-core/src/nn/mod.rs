@@ -31,6 +31,10 @@
 //! | `ReLU`, `GELU` and the like | [`Activation`] around a function |
 //! | `nn.quantize`, `nn.value_and_grad` | [`Module::quantize`], [`value_and_grad`] |
 //! | `nn.utils.checkpoint` | [`checkpoint`] |
+//! sees whether the tensor is quantized, or by `new`, with random weights to be trained. `forward`
+//! takes `&self`. [`Linear`] is the one type for dense and packed weights, so no model has a
+//! quantized copy. [`Module`] is the tree of parameters: counting, freezing, saving, quantizing.
+//! Activations are functions of this module; [`losses`] and [`init`] are modules as in Python.
 
 mod activation;
 mod attention;
@@ -40,8 +44,10 @@ mod containers;
 mod conv;
 mod dropout;
 mod embedding;
+pub mod init;
 mod linear;
 mod make;
+pub mod losses;
 mod module;
 mod norm;
 mod pooling;
@@ -52,7 +58,10 @@ mod train;
 mod transformer;
 mod upsample;
 
-pub use activation::{gelu, gelu_approx, relu, silu};
+pub use activation::{HardTanhOptions, celu, elu, gelu, gelu_approx, gelu_fast_approx, glu};
+pub use activation::{hard_shrink, hard_tanh, hardswish, leaky_relu, log_sigmoid, log_softmax};
+pub use activation::{mish, prelu, relu, relu2, relu6, selu, sigmoid, silu, softmax, softmin};
+pub use activation::{softplus, softshrink, softsign, step, tanh};
 pub use attention::attention;
 pub use bilinear::Bilinear;
 pub use buffer::Buffer;

@@ -17,6 +17,7 @@ mod memory;
 mod mended;
 mod nn_layers;
 mod npz;
+mod losses;
 mod numerics;
 mod ops;
 mod optim;
