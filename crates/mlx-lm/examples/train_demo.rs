@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mlx_core::nn;
+use mlx_core::nn::losses::{CrossEntropyOptions, Reduction, cross_entropy};
 use mlx_core::optim::{
     AdamW, Optimizer, clip_grad_norm, cosine_decay, join_schedules, linear_schedule,
 };
@@ -118,9 +119,12 @@ impl Batch {
     fn loss(&self, model: &dyn LanguageModel) -> mlx_core::Result<Array> {
         let hidden = model.forward(&self.tokens, &mut model.make_cache())?;
         let logits = model.head(&hidden)?;
-        let chosen = logits.take_along_axis(&self.targets.expand_dims(&[-1])?, -1)?.squeeze(-1)?;
-        let losses = (logits.logsumexp(-1, false)? - chosen)?;
-        (losses * &self.mask)?.sum(.., false)? / self.mask.sum(.., false)?
+        let options = CrossEntropyOptions {
+            weights: Some(&self.mask),
+            reduction: Reduction::Sum,
+            ..CrossEntropyOptions::default()
+        };
+        cross_entropy(&logits, &self.targets, options)? / self.mask.sum(.., false)?
     }
 }
 

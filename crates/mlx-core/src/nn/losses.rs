@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+use crate::array::index::Bounds;
 use crate::array::{Array, Axes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::linalg::{NormOrd, norm};
@@ -98,7 +99,8 @@ impl Default for CrossEntropyOptions<'_> {
 ///
 /// # Errors
 /// When there is no such axis, the shapes do not fit, `logits` are empty, `label_smoothing` is out
-/// of its range, or targets without probabilities are no integers.
+/// of its range, targets without probabilities are no integers, or one that the host has at hand
+/// numbers no class; one that is still to be computed means the nearest class.
 pub fn cross_entropy(
     logits: &Array,
     targets: &Array,
@@ -126,7 +128,7 @@ pub fn cross_entropy(
     let score = if are_probabilities {
         (logits * targets)?.sum(axis, false)?
     } else {
-        at_targets(logits, targets, axis)?
+        at_targets("cross_entropy", logits, targets, axis)?
     };
     let loss = if label_smoothing > 0.0 {
         let spread = logits.mean(axis, false)?.negative()?.multiply(label_smoothing);
@@ -146,7 +148,9 @@ fn without_axis(x: &Array, axis: i32) -> Vec<i32> {
 }
 
 /// The element of `x` that each target numbers along an axis.
-fn at_targets(x: &Array, targets: &Array, axis: i32) -> Result<Array> {
+fn at_targets(loss: &str, x: &Array, targets: &Array, axis: i32) -> Result<Array> {
+    // Checked before they get an axis more: then the host has their values no longer.
+    let targets = Bounds::axis(loss, x.dim(axis)?).apply(targets)?;
     x.take_along_axis(&targets.expand_dims(axis)?, axis)?.squeeze(axis)
 }
 
@@ -223,10 +227,10 @@ pub fn mse_loss(predictions: &Array, targets: &Array, reduction: Reduction) -> R
 /// `inputs: A + [V] + B`, `targets: A + B → A + B`
 ///
 /// # Errors
-/// When there is no such axis, the shapes do not fit, or targets are no integers.
+/// When there is no such axis, the shapes do not fit, targets are no integers, or one that the
+/// host has at hand numbers no class, as in [`cross_entropy`].
 pub fn nll_loss(inputs: &Array, targets: &Array, axis: i32, reduction: Reduction) -> Result<Array> {
-    inputs.dim(axis)?;
-    reduction.apply(at_targets(inputs, targets, axis)?.negative())
+    reduction.apply(at_targets("nll_loss", inputs, targets, axis)?.negative())
 }
 
 /// What [`gaussian_nll_loss`] takes beside its arrays.

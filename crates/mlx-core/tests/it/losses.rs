@@ -340,6 +340,33 @@ fn gelu_does_not_overflow_below_the_greatest_number() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn no_class_is_read_beyond_the_last() -> Result<()> {
+    let logits = Array::from_slice(&[0.0f32, 1.0, 2.0, 0.5, 0.25, 0.0], &[2, 3])?;
+    let default = CrossEntropyOptions::default();
+    for classes in [[3, 0], [0, -4], [i32::MAX, 0], [i32::MIN, 0]] {
+        let targets = Array::from_slice(&classes, &[2])?;
+        let loss = |x: &[Array]| losses::cross_entropy(&x[0], &targets, default);
+        check_refused(loss(std::slice::from_ref(&logits)), "out of range");
+        let gradients = vjp(
+            |x| Ok(vec![loss(x)?]),
+            std::slice::from_ref(&logits),
+            &[ops::ones(&[2], Dtype::Float32)?],
+        );
+        assert_eq!(gradients.unwrap_err().kind(), ErrorKind::OutOfRange);
+        check_refused(losses::nll_loss(&logits, &targets, -1, Reduction::Mean), "out of range");
+    }
+    // Classes that are still to be computed are moved to the nearest there is.
+    let targets = (Array::from_slice(&[1, -1], &[2])? * 1000)?;
+    let nearest = Array::from_slice(&[2, 0], &[2])?;
+    for axis in [-1, 1] {
+        let [moved, expected] = [&targets, &nearest]
+            .map(|targets| losses::nll_loss(&logits, targets, axis, Reduction::None));
+        assert_eq!(moved?.to_vec::<f32>()?, expected?.to_vec::<f32>()?);
+    }
+    Ok(())
+}
+
 fn check_refused(result: Result<Array>, part: &str) {
     match result.and_then(|out| out.eval().map(|()| out)) {
         Ok(out) => panic!("{out:?}, expected an error about {part}"),
