@@ -35,6 +35,8 @@
 //! takes `&self`. [`Linear`] is the one type for dense and packed weights, so no model has a
 //! quantized copy. [`Module`] is the tree of parameters: counting, freezing, saving, quantizing.
 //! Activations are functions of this module; [`losses`] and [`init`] are modules as in Python.
+//! | `nn.relu`, `nn.gelu` and the like | [`relu`], [`gelu`] and the like |
+//! | `nn.losses`, `nn.init` | [`losses`], [`init`] |
 
 mod activation;
 mod attention;
@@ -46,8 +48,8 @@ mod dropout;
 mod embedding;
 pub mod init;
 mod linear;
-mod make;
 pub mod losses;
+mod make;
 mod module;
 mod norm;
 mod pooling;
