@@ -7,7 +7,7 @@
 //!
 //! [`load()`] reads the [`config`], finds the family in [`models`] and gives it the weights; a
 //! family is built of [`layers`] and remembers through a [`cache`]. [`generate`] runs it and
-//! [`sample`] chooses tokens; [`perplexity`] and [`bench`] measure it. Nothing here prints, reads
+//! [`sample`] chooses tokens; [`perplexity`] and [`mod@bench`] measure it. Nothing here prints, reads
 //! the environment, or opens a socket.
 #![forbid(unsafe_code)]
 

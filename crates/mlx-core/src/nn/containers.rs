@@ -151,7 +151,7 @@ impl PRelu {
     /// # Errors
     /// When the shapes do not broadcast.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        x.maximum(0)? + self.weight.multiply(x.minimum(0))
+        super::prelu(x, &self.weight)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Operations on arrays, under Python MLX's names.
 //!
-//! Each family is a file and mostly a table: a macro writes the method of [`Array`] or the free
+//! Each family is a file and mostly a table: a macro writes the method of [`Array`](crate::Array) or the free
 //! function from one row of name, mlx-c function and documentation. Ops are methods where Python
 //! has methods, else functions of this module. Where Python takes an array or a number, so does
 //! the op here: see [`Operand`](crate::Operand).

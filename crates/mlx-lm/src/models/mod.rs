@@ -2,7 +2,7 @@
 //!
 //! A family reads its configuration, builds its layers from [`Weights`] and computes hidden
 //! states. It knows nothing of files, sampling or tokenizers. To add one, write its file and add
-//! a line to [`FAMILIES`].
+//! a line to `FAMILIES`.
 
 mod llama;
 mod qwen2;

@@ -2,7 +2,7 @@
 //!
 //! MLX writes them. It does not read them here: its reader believes what a file says of counts,
 //! shapes and dtypes, and what it makes of a wrong one reads out of bounds when computed. So
-//! [`format`] reads a file with every bound checked, and [`replay`] computes it with this crate's
+//! `format.rs` reads a file with every bound checked, and `replay.rs` computes it with this crate's
 //! ops, which check their arguments like any other call.
 
 mod format;
