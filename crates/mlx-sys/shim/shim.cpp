@@ -363,6 +363,44 @@ struct ExitGuard {
   }
 };
 
+// Makes the node of an elementwise op where C++'s `general` would only find that nothing is to be
+// promoted, and at most a number to be broadcast.
+template <typename Op>
+int binary(
+    mlx_array* res,
+    const mlx_array c_a,
+    const mlx_array c_b,
+    const mlx_stream c_s,
+    mx::array (*general)(const mx::array&, const mx::array&, mx::StreamOrDevice)) {
+  return guard([&] {
+    auto& a = mlx_array_get_(c_a);
+    auto& b = mlx_array_get_(c_b);
+    auto& s = mlx_stream_get_(c_s);
+    auto dtype = a.dtype();
+    bool is_same = a.shape() == b.shape();
+    bool is_plain = dtype == b.dtype() && (is_same || a.ndim() == 0 || b.ndim() == 0) &&
+        (!std::is_same_v<Op, mx::Divide> || mx::issubdtype(dtype, mx::inexact)) &&
+        !mx::detail::in_dynamic_tracing();
+    if (!is_plain) {
+      mlx_array_set_(*res, general(a, b, s));
+      return;
+    }
+    auto& shape = a.ndim() == 0 ? b.shape() : a.shape();
+    std::vector<mx::array> inputs;
+    inputs.reserve(2);
+    for (auto* in : {&a, &b}) {
+      if (is_same || in->ndim() > 0) {
+        inputs.push_back(*in);
+      } else {
+        inputs.push_back(
+            mx::array(shape, dtype, std::make_shared<mx::Broadcast>(s, shape), {*in}));
+      }
+    }
+    mlx_array_set_(
+        *res, mx::array(shape, dtype, std::make_shared<Op>(s), std::move(inputs)));
+  });
+}
+
 } // namespace
 
 extern "C" void mlx_shim_init(void) {
@@ -457,6 +495,19 @@ extern "C" int mlx_shim_random_next_key(mlx_array* res) {
     mlx_array_set_(*res, mx::random::KeySequence::default_().next());
   });
 }
+
+#define MLX_SHIM_BINARY(name, Op)                                                    \
+  extern "C" int mlx_shim_##name(                                                    \
+      mlx_array* res, const mlx_array a, const mlx_array b, const mlx_stream s) {    \
+    return binary<mx::Op>(res, a, b, s, mx::name);                                   \
+  }
+MLX_SHIM_BINARY(add, Add)
+MLX_SHIM_BINARY(subtract, Subtract)
+MLX_SHIM_BINARY(multiply, Multiply)
+MLX_SHIM_BINARY(divide, Divide)
+MLX_SHIM_BINARY(maximum, Maximum)
+MLX_SHIM_BINARY(minimum, Minimum)
+#undef MLX_SHIM_BINARY
 
 extern "C" int mlx_shim_host_op(
     mlx_vector_array* res,

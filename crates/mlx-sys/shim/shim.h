@@ -79,6 +79,16 @@ mlx_dtype mlx_shim_promote_types(mlx_dtype a, mlx_dtype b);
 // Gap: mlx-c has no access to the default random key's state, only to its seed.
 int mlx_shim_random_next_key(mlx_array* res);
 
+// Gap: mlx-c's and C++'s own functions look at types, shapes and broadcasting in ways that copy, which
+// costs more than the node. Where both arrays have one type, and one shape or one of them is a
+// number, these make the same nodes at once; else they call C++'s.
+int mlx_shim_add(mlx_array* res, const mlx_array a, const mlx_array b, const mlx_stream s);
+int mlx_shim_subtract(mlx_array* res, const mlx_array a, const mlx_array b, const mlx_stream s);
+int mlx_shim_multiply(mlx_array* res, const mlx_array a, const mlx_array b, const mlx_stream s);
+int mlx_shim_divide(mlx_array* res, const mlx_array a, const mlx_array b, const mlx_stream s);
+int mlx_shim_maximum(mlx_array* res, const mlx_array a, const mlx_array b, const mlx_stream s);
+int mlx_shim_minimum(mlx_array* res, const mlx_array a, const mlx_array b, const mlx_stream s);
+
 // Gap: mlx-c has no custom primitive.
 typedef struct mlx_shim_view_ {
   void* data;

@@ -3633,6 +3633,42 @@ unsafe extern "C" {
     ) -> ::std::os::raw::c_int;
     pub fn mlx_shim_promote_types(a: mlx_dtype, b: mlx_dtype) -> mlx_dtype;
     pub fn mlx_shim_random_next_key(res: *mut mlx_array) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_add(
+        res: *mut mlx_array,
+        a: mlx_array,
+        b: mlx_array,
+        s: mlx_stream,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_subtract(
+        res: *mut mlx_array,
+        a: mlx_array,
+        b: mlx_array,
+        s: mlx_stream,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_multiply(
+        res: *mut mlx_array,
+        a: mlx_array,
+        b: mlx_array,
+        s: mlx_stream,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_divide(
+        res: *mut mlx_array,
+        a: mlx_array,
+        b: mlx_array,
+        s: mlx_stream,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_maximum(
+        res: *mut mlx_array,
+        a: mlx_array,
+        b: mlx_array,
+        s: mlx_stream,
+    ) -> ::std::os::raw::c_int;
+    pub fn mlx_shim_minimum(
+        res: *mut mlx_array,
+        a: mlx_array,
+        b: mlx_array,
+        s: mlx_stream,
+    ) -> ::std::os::raw::c_int;
     pub fn mlx_shim_host_op(
         res: *mut mlx_vector_array,
         name: *const ::std::os::raw::c_char,

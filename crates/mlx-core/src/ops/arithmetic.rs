@@ -49,15 +49,15 @@ unary_methods! {
 }
 
 binary_functions! {
-    add, mlx_add, "Returns the sum.";
+    add, mlx_shim_add, "Returns the sum.";
     arctan2, mlx_arctan2, "Returns the angle whose tangent is the quotient, by quadrant.";
-    divide, mlx_divide, "Returns the quotient, floating also for integers.";
+    divide, mlx_shim_divide, "Returns the quotient, floating also for integers.";
     logaddexp, mlx_logaddexp, "Returns the logarithm of the sum of exponentials.";
-    maximum, mlx_maximum, "Returns the greater of the two; NaN wins.";
-    minimum, mlx_minimum, "Returns the lesser of the two; NaN wins.";
-    multiply, mlx_multiply, "Returns the product.";
+    maximum, mlx_shim_maximum, "Returns the greater of the two; NaN wins.";
+    minimum, mlx_shim_minimum, "Returns the lesser of the two; NaN wins.";
+    multiply, mlx_shim_multiply, "Returns the product.";
     power, mlx_power, "Returns the first to the power of the second.";
-    subtract, mlx_subtract, "Returns the difference.";
+    subtract, mlx_shim_subtract, "Returns the difference.";
 }
 
 /// Returns the quotient rounded towards minus infinity; for integers, zero where the divisor is.

@@ -123,6 +123,10 @@ const UNUSED: &[(&[&str], &str)] = &[
         ],
         "as above; rules and functions to export are called by MLX only",
     ),
+    (
+        &["mlx_add", "mlx_divide", "mlx_maximum", "mlx_minimum", "mlx_multiply", "mlx_subtract"],
+        "the shim makes the same nodes at less cost",
+    ),
     (&["mlx_custom_vjp"], "`mlx_custom_function` with one rule"),
     (
         &["mlx_detail_compile", "mlx_detail_compile_erase", "mlx_compile_cache_new"],
