@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ::safetensors::SafeTensors;
 use mlx_core::io::{Checkpoint, SafetensorsFile, TensorData, TensorInfo, write_safetensors};
-use mlx_core::{Dtype, ErrorKind};
+use mlx_core::{Array, Dtype, ErrorKind, Slice, ops, save_safetensors};
 use proptest::prelude::*;
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -34,6 +34,53 @@ fn reads_what_python_wrote() {
         SafetensorsFile::open(fixtures::path("mlx-core/safetensors/mlx.safetensors")).unwrap();
     let metadata = file.metadata().iter().map(|(key, value)| (key.as_str(), value.as_str()));
     assert_eq!(metadata.collect::<Vec<_>>(), [("format", "mlx"), ("note", "é")]);
+}
+
+/// Writes a file with arrays of each dtype that Python reads, views and odd names among them.
+fn write_ours(path: &std::path::Path) -> Vec<(String, Array)> {
+    let numbers = Array::range(12).unwrap().reshape([3, 4]).unwrap();
+    let mut arrays: Vec<(String, Array)> = Dtype::ALL
+        .into_iter()
+        .filter(|dtype| *dtype != Dtype::Float64)
+        .map(|dtype| (dtype.name().to_owned(), numbers.astype(dtype).unwrap()))
+        .collect();
+    for (name, array) in [
+        ("transposed", numbers.t()),
+        ("sliced", numbers.at((Slice::step(-1), 1..3))),
+        ("scalar", Ok(Array::from(2.5f32))),
+        ("empty", ops::zeros(&[0, 3], Dtype::Float16)),
+        ("name with \"quotes\", a \\ and é", Ok(Array::from(1u8))),
+    ] {
+        arrays.push((name.to_owned(), array.unwrap()));
+    }
+    let named = arrays.iter().map(|(name, array)| (name.as_str(), array));
+    save_safetensors(path, named, &[("format", "mlx"), ("note", "é")]).unwrap();
+    arrays
+}
+
+/// The committed file is this one; `fixtures/gen/mlx-core/safetensors.py` tells how to make it.
+#[test]
+fn python_reads_what_this_wrote() {
+    if let Some(path) = std::env::var_os("MLX_CORE_TEST_WRITE_SAFETENSORS") {
+        write_ours(path.as_ref());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rust.safetensors");
+    let arrays = write_ours(&path);
+    let committed = fixtures::path("mlx-core/safetensors/rust.safetensors");
+    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(committed).unwrap());
+    let described: serde_json::Map<_, _> = arrays
+        .iter()
+        .map(|(name, array)| {
+            let bytes = array.with_bytes(hex).unwrap();
+            let (dtype, shape) = (array.dtype().name(), array.shape());
+            (name.clone(), serde_json::json!({"dtype": dtype, "shape": shape, "bytes": bytes}))
+        })
+        .collect();
+    let read = fixtures::json("mlx-core/safetensors/rust_read.json");
+    assert_eq!(read["tensors"].as_object().unwrap(), &described);
+    assert_eq!(read["metadata"], serde_json::json!({"format": "mlx", "note": "é"}));
 }
 
 #[test]
