@@ -65,13 +65,8 @@ impl Rule for Adafactor {
         Ok(state)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let parameter_rms = root_mean_square(parameter)?;
         let rate = self.rate(step, &parameter_rms)?;
         let kept = step.step.power(self.decay_rate)?.astype(parameter_rms.dtype())?;

@@ -32,13 +32,8 @@ impl Rule for Adam {
         RuleState::zeros(&["m", "v"], parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let dtype = gradient.dtype();
         let rate = step.learning_rate(dtype)?;
         let [b1, b2] = self.betas;
@@ -97,16 +92,11 @@ impl Rule for AdamW {
         self.adam().init(parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let rate = step.learning_rate(gradient.dtype())?;
         let kept = ops::subtract(1.0, rate.multiply(self.weight_decay)?)?;
-        self.adam().apply(step, gradient, &(parameter * kept)?, state)
+        self.adam().apply(&Step { parameter: &(parameter * kept)?, ..*step }, state)
     }
 }
 
@@ -135,13 +125,8 @@ impl Rule for Adamax {
         RuleState::zeros(&["m", "v"], parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let rate = step.learning_rate(gradient.dtype())?;
         let [b1, b2] = self.betas;
         let m = mean(state.take("m")?, b1, gradient)?;

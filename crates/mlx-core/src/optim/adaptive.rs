@@ -27,13 +27,8 @@ impl Rule for Adagrad {
         RuleState::zeros(&["v"], parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let rate = step.learning_rate(gradient.dtype())?;
         let v = (state.take("v")? + gradient.square()?)?;
         state.put("v", v.clone());
@@ -66,13 +61,8 @@ impl Rule for RmsProp {
         RuleState::zeros(&["v"], parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let rate = step.learning_rate(gradient.dtype())?;
         let v = mean(state.take("v")?, self.alpha, &gradient.square()?)?;
         state.put("v", v.clone());
@@ -105,13 +95,8 @@ impl Rule for AdaDelta {
         RuleState::zeros(&["v", "u"], parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let rate = step.learning_rate(gradient.dtype())?;
         let v = mean(state.take("v")?, self.rho, &gradient.square()?)?;
         let u = state.take("u")?;

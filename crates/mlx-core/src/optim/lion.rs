@@ -30,13 +30,8 @@ impl Rule for Lion {
         RuleState::zeros(&["m"], parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let rate = step.learning_rate(gradient.dtype())?;
         let m = state.take("m")?;
         let direction = mean(m.clone(), self.betas[0], gradient)?.sign()?;

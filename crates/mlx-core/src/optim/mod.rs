@@ -50,13 +50,7 @@ pub trait Rule {
     ///
     /// # Errors
     /// When gradient, parameter and state do not fit.
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array>;
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array>;
 }
 
 impl Rule for Box<dyn Rule> {
@@ -68,14 +62,8 @@ impl Rule for Box<dyn Rule> {
         (**self).init(parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
-        (**self).apply(step, gradient, parameter, state)
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        (**self).apply(step, state)
     }
 }
 
@@ -110,16 +98,20 @@ impl RuleState {
     }
 }
 
-/// What a step is the same for all parameters.
+/// One step of one parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// Steps taken, this one included; 0-d `uint64`.
     pub step: &'a Array,
+    /// The parameter before the step.
+    pub parameter: &'a Array,
+    /// Its gradient, of the same shape.
+    pub gradient: &'a Array,
     learning_rate: Option<&'a Array>,
 }
 
 impl Step<'_> {
-    /// Returns the learning rate in the dtype of a gradient.
+    /// Returns the learning rate in a dtype, as a rule the gradient's.
     ///
     /// # Errors
     /// When there is none.
@@ -216,14 +208,13 @@ impl Optimizer {
         let step = step.add(1)?;
         self.state.insert(STEP.to_owned(), step.clone());
         let learning_rate = self.state.get(LEARNING_RATE).cloned();
-        let step = Step { step: &step, learning_rate: learning_rate.as_ref() };
-
         let mut updated = Parameters::default();
         for (path, gradient) in gradients {
             let Some(parameter) = parameters.get(path) else { continue };
             let mut own = self.take_state(path, parameter)?;
-            let new = self.rule.apply(&step, gradient, parameter, &mut own);
-            let new = new.map_err(|e| e.context(path))?;
+            let learning_rate = learning_rate.as_ref();
+            let step = Step { step: &step, parameter, gradient, learning_rate };
+            let new = self.rule.apply(&step, &mut own).map_err(|e| e.context(path))?;
             updated.insert(path.clone(), new);
             for (name, array) in own.0 {
                 self.state.insert(format!("{path}.{name}"), array);

@@ -31,13 +31,8 @@ impl Rule for Sgd {
         RuleState::zeros(&["v"], parameter)
     }
 
-    fn apply(
-        &self,
-        step: &Step<'_>,
-        gradient: &Array,
-        parameter: &Array,
-        state: &mut RuleState,
-    ) -> Result<Array> {
+    fn apply(&self, step: &Step<'_>, state: &mut RuleState) -> Result<Array> {
+        let Step { gradient, parameter, .. } = *step;
         let gradient = match self.weight_decay {
             0.0 => gradient.clone(),
             decay => gradient.add(parameter.multiply(decay)?)?,
