@@ -73,6 +73,12 @@ const SUITES: &[Suite] = &[
         run: || test(&["--doc"]),
     },
     Suite {
+        name: "doc",
+        what: "the documentation builds, warnings denied",
+        need: &[Need::Native],
+        run: doc,
+    },
+    Suite {
         name: "outside",
         what: "projects that use one crate by its path",
         need: &[Need::Native],
@@ -238,6 +244,12 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 /// A failing crate does not keep the others from being tested.
 fn test(targets: &[&str]) -> Result<()> {
     cargo(&[&["test", "--workspace", "--no-fail-fast"], targets].concat())
+}
+
+fn doc() -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    shell::run(&mut cargo)
 }
 
 fn fmt() -> Result<()> {

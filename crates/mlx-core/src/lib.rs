@@ -15,8 +15,9 @@
 //! # }
 //! ```
 //!
-//! Start at [`Array`] and [`ops`]; [`nn`] and [`Weights`] are what model code is written with;
-//! [`io`] reads and writes checkpoints. Unsafe code lives in `ffi/`, in `kernels/` and in one
+//! Who knows MLX in Python starts at the [`guide`], which shows both side by side; else [`Array`] and
+//! [`ops`]. [`transforms`] differentiate, map and compile, [`nn`] and [`optim`] build and train,
+//! [`Weights`] are a checkpoint on its way into layers, [`io`] reads and writes files. Unsafe code lives in `ffi/`, in `kernels/` and in one
 //! helper of `io/`.
 
 mod array;
@@ -28,6 +29,7 @@ mod error;
 pub mod fast;
 mod ffi;
 pub mod fft;
+pub mod guide;
 pub mod io;
 mod kernels;
 pub mod linalg;

@@ -12,6 +12,7 @@ pub(super) fn check(file: &mut File) {
     check_unsafe(file, &code);
     check_forbids_unsafe(file, &code);
     check_calls(file, &code);
+    check_errors_documented(file, &code);
 }
 
 /// Returns the lines of a file with comments blanked and the inside of literals filled, so that
@@ -207,6 +208,51 @@ fn check_calls(file: &mut File, code: &[String]) {
             }
         }
     }
+}
+
+/// A public function of a library that can fail says when, under `# Errors`. Macros document their
+/// rows themselves, mostly in the same way.
+fn check_errors_documented(file: &mut File, code: &[String]) {
+    let is_library =
+        LIBRARIES.iter().any(|name| file.path.starts_with(&format!("crates/{name}/src/")));
+    if !is_library || is_test(file.path) {
+        return;
+    }
+    let lines: Vec<&str> = file.text.lines().collect();
+    for (i, line) in code.iter().enumerate() {
+        let Some(name) = line.trim_start().strip_prefix("pub fn ") else { continue };
+        let is_above = |line: &&&str| {
+            let line = line.trim_start();
+            line.starts_with("///") || line.starts_with("#[")
+        };
+        let mut docs = lines[..i].iter().rev().take_while(is_above);
+        if returns_result(&code[i..]) && !docs.any(|line| line.trim_start() == "/// # Errors") {
+            let name = name.split(['(', '<']).next().unwrap_or(name);
+            file.report(i + 1, "errors", format!("`{name}` can fail and has no `# Errors`"));
+        }
+    }
+}
+
+/// Tells whether a function's signature, from its first line on, ends in a `Result`; those in the
+/// types of its arguments do not count.
+fn returns_result(code: &[String]) -> bool {
+    let mut depth = 0;
+    let mut outside = String::new();
+    let mut last = ' ';
+    for c in code.iter().flat_map(|line| line.chars().chain([' '])) {
+        let before = std::mem::replace(&mut last, c);
+        match c {
+            '(' | '[' | '<' => depth += 1,
+            ')' | ']' => depth -= 1,
+            '>' if before != '-' => depth -= 1,
+            '{' | ';' if depth == 0 => break,
+            _ if depth == 0 => outside.push(c),
+            _ => {}
+        }
+    }
+    let mut parts = outside.split(" -> ").skip(1);
+    let returned = parts.next().and_then(|returned| returned.split_whitespace().next());
+    returned.is_some_and(|name| name.rsplit("::").next() == Some("Result"))
 }
 
 /// The part of a file before its inline test module.

@@ -175,6 +175,26 @@ fn only_libraries_are_silent() {
 }
 
 #[test]
+fn errors_are_documented() {
+    let place = "crates/mlx-core/src/ops/sort.rs";
+    let check = |signature: &str, expected: &[&str]| {
+        let text = |docs: &str| format!("//! Docs.\n\n{docs}{signature}");
+        let errors = "/// Sorts.\n///\n/// # Errors\n/// Never.\n#[must_use]\n";
+        check_finds(place, &text("/// Sorts.\n"), expected);
+        check_finds(place, &text(errors), &[]);
+        check_finds("xtask/src/a.rs", &text("/// Sorts.\n"), &[]);
+    };
+    check("pub fn a() -> Result<()> {\n}\n", &["4 errors"]);
+    check("    pub fn a(\n        x: [u8; 2],\n    ) -> crate::Result<u8> {\n", &["4 errors"]);
+    check("pub fn a<T, E>(x: T) -> std::result::Result<T, E> {\n", &["4 errors"]);
+    check("pub fn a<T>(x: T) -> Result<T>\nwhere\n    T: Fn() -> u8,\n{\n", &["4 errors"]);
+    check("pub fn a(f: impl Fn() -> Result<u8>) -> u8 {\n", &[]);
+    check("pub fn a<F: Fn() -> Result<u8>>(f: F) {\n", &[]);
+    check("pub fn a() -> ResultOf<u8> {\n", &[]);
+    check("fn a() -> Result<()> {\n", &[]);
+}
+
+#[test]
 fn large_files() {
     assert!(check_size("x", LARGEST_FILE).is_none());
     assert_eq!(check_size("x", LARGEST_FILE + 1).unwrap().rule, "large");

@@ -31,10 +31,6 @@
 //! | `ReLU`, `GELU` and the like | [`Activation`] around a function |
 //! | `nn.quantize`, `nn.value_and_grad` | [`Module::quantize`], [`value_and_grad`] |
 //! | `nn.utils.checkpoint` | [`checkpoint`] |
-//! sees whether the tensor is quantized, or by `new`, with random weights to be trained. `forward`
-//! takes `&self`. [`Linear`] is the one type for dense and packed weights, so no model has a
-//! quantized copy. [`Module`] is the tree of parameters: counting, freezing, saving, quantizing.
-//! Activations are functions of this module; [`losses`] and [`init`] are modules as in Python.
 //! | `nn.relu`, `nn.gelu` and the like | [`relu`], [`gelu`] and the like |
 //! | `nn.losses`, `nn.init` | [`losses`], [`init`] |
 

@@ -123,6 +123,38 @@ fn every_name_of_python_is_here_or_explained() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// The guide's table has the names that are another here, or that nothing says.
+#[test]
+fn the_guide_lists_every_name_that_differs() {
+    let source = Source::read();
+    let guide = source.0.iter().find(|(path, _)| path == "guide/names.rs");
+    let guide = guide.map_or("", |(_, text)| text);
+    let rows: Vec<(&str, &str)> =
+        guide.lines().filter_map(|line| line.strip_prefix("//! | ")?.split_once(" | ")).collect();
+    let plain = |name: &str| name.replace('_', "").to_lowercase();
+    let mut missing = Vec::new();
+    for (module, names) in NAMES {
+        for (name, is) in *names {
+            let qualified = match *module {
+                "" | "metal" => (*name).to_owned(),
+                module => format!("{module}.{name}"),
+            };
+            let here = match is {
+                Is::Here(path) => path.rsplit("::").next().unwrap_or(path),
+                Is::Not(_) => "",
+            };
+            let is_listed = || {
+                let quoted = format!("`{qualified}`");
+                rows.iter().any(|(python, row)| python.contains(&quoted) && row.contains(here))
+            };
+            if plain(name) != plain(here) && !is_listed() {
+                missing.push(format!("`{qualified}` | `{here}`"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "src/guide/names.rs lacks:\n{}", missing.join("\n"));
+}
+
 #[test]
 fn paths_are_found_where_they_are() {
     let source = Source::read();

@@ -202,7 +202,7 @@ pub(super) const NAMES: &[(&str, &[(&str, Is)])] = &[
             ("less_equal", Here("Array::less_equal")),
             ("linalg", Here("linalg")),
             ("linspace", Here("ops::linspace")),
-            ("load", Here("load_safetensors")),
+            ("load", Here("load")),
             ("log", Here("Array::log")),
             ("log10", Here("Array::log10")),
             ("log1p", Here("Array::log1p")),
@@ -436,7 +436,7 @@ pub(super) const NAMES: &[(&str, &[(&str, Is)])] = &[
             ("stop_capture", Here("metal::stop_capture")),
         ],
     ),
-    ("cuda", &[("is_available", Here("Array::is_available"))]),
+    ("cuda", &[("is_available", Here("cuda::is_available"))]),
     (
         "distributed",
         &[
