@@ -58,6 +58,17 @@ impl Device {
     ///
     /// # Errors
     /// When there is no such device.
+    ///
+    /// ```
+    /// use mlx_core::Device;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// for (key, value) in Device::Cpu.info()? {
+    ///     assert!(!format!("{key}: {value}").is_empty());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn info(self) -> Result<BTreeMap<String, DeviceValue>> {
         if !self.is_available() {
             let text = format!("device info: no {self} device in this build of MLX");

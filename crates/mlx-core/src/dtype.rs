@@ -3,6 +3,18 @@
 use std::fmt;
 
 /// The element type of an array; names and numbering are MLX's.
+///
+/// ```
+/// use mlx_core::{Dtype, DtypeCategory};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// assert_eq!(Dtype::from_name("bfloat16"), Some(Dtype::Bfloat16));
+/// assert_eq!((Dtype::Bfloat16.size(), Dtype::Bfloat16.name()), (2, "bfloat16"));
+/// assert!(Dtype::Bfloat16.is_subtype(DtypeCategory::Floating));
+/// assert_eq!(Dtype::Int8.iinfo().map(|info| info.max), Some(127));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Dtype {

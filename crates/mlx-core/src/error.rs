@@ -12,6 +12,17 @@ use crate::weights::WeightsReport;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong in an array operation, a file, or a set of weights.
+///
+/// ```
+/// use mlx_core::{Array, ErrorKind};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let error = Array::range(3)?.reshape([2, 2]).unwrap_err().context("model.layers.0");
+/// assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+/// assert!(error.to_string().starts_with("model.layers.0: reshape: "), "{error}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Repr>);

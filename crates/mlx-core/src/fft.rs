@@ -136,6 +136,15 @@ along_several! {
 ///
 /// # Errors
 /// When there is no such axis.
+///
+/// ```
+/// use mlx_core::{Array, fft};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// assert_eq!(fft::fftshift(&Array::range(5)?, ..)?.to_vec::<i32>()?, [3, 4, 0, 1, 2]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn fftshift<'a>(a: &Array, axes: impl Into<Axes<'a>>) -> Result<Array> {
     let (a, axes) = (&a.laid_out_if_empty()?, axis_list(a, axes.into()));
     array_op!(mlx_fft_fftshift, a, [axes])
@@ -154,6 +163,15 @@ pub fn ifftshift<'a>(a: &Array, axes: impl Into<Axes<'a>>) -> Result<Array> {
 ///
 /// # Errors
 /// When `n` is not positive or `d` is zero.
+///
+/// ```
+/// use mlx_core::fft;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// assert_eq!(fft::fftfreq(4, 0.5)?.to_vec::<f32>()?, [0.0, 0.5, -1.0, -0.5]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn fftfreq(n: i32, d: f64) -> Result<Array> {
     check_samples("fftfreq", n)?;
     array_op!(mlx_fft_fftfreq, n, d)

@@ -76,6 +76,16 @@ pub fn set_limit(bytes: usize) -> Result<usize> {
 ///
 /// # Errors
 /// When MLX fails.
+///
+/// ```
+/// use mlx_core::memory;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let old = memory::set_cache_limit(0)?; // keeps nothing
+/// memory::set_cache_limit(old)?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
     ffi::memory_limit(sys::mlx_set_cache_limit, bytes)
 }

@@ -107,6 +107,17 @@ fn with_default<R>(f: impl FnOnce(&mut KeySequence) -> Result<R>) -> Result<R> {
 ///
 /// # Errors
 /// When memory runs out.
+///
+/// ```
+/// use mlx_core::{Dtype, random};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// random::seed(0)?;
+/// let x = random::uniform(0, 1, &[2], Dtype::Float32, None)?;
+/// assert_eq!(x.to_string(), "array([0.576551, 0.299172], dtype=float32)"); // as in Python
+/// # Ok(())
+/// # }
+/// ```
 pub fn seed(seed: u64) -> Result<()> {
     let keys = KeySequence::new(seed)?;
     with_default(|default| {
@@ -166,6 +177,16 @@ fn key_or_next(key: Option<&Array>) -> Result<Array> {
 ///
 /// # Errors
 /// When `key` is not a key.
+///
+/// ```
+/// use mlx_core::{Dtype, random};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let keys = random::split(&random::key(7)?, 3)?;
+/// assert_eq!((keys.shape(), keys.dtype()), (&[3, 2][..], Dtype::Uint32));
+/// # Ok(())
+/// # }
+/// ```
 pub fn split(key: &Array, num: i32) -> Result<Array> {
     array_op!(mlx_random_split_num, key, num)
 }
@@ -183,6 +204,16 @@ pub fn bits(shape: &[i32], width: i32, key: Option<&Array>) -> Result<Array> {
 ///
 /// # Errors
 /// When the bounds do not broadcast to the shape or the dtype is not floating.
+///
+/// ```
+/// use mlx_core::{Dtype, random};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = random::uniform(-1, 1, &[100], Dtype::Float32, None)?;
+/// assert!(x.abs()?.max(.., false)?.item::<f32>()? <= 1.0);
+/// # Ok(())
+/// # }
+/// ```
 pub fn uniform(
     low: impl Operand,
     high: impl Operand,
@@ -199,6 +230,17 @@ pub fn uniform(
 ///
 /// # Errors
 /// When the dtype is not floating.
+///
+/// ```
+/// use mlx_core::{Dtype, random};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let key = random::key(0)?;
+/// let x = random::normal(&[1000], Dtype::Float32, 5.0, 2.0, Some(&key))?;
+/// assert!((x.mean(.., false)?.item::<f32>()? - 5.0).abs() < 0.2);
+/// # Ok(())
+/// # }
+/// ```
 pub fn normal(
     shape: &[i32],
     dtype: Dtype,
@@ -252,6 +294,16 @@ pub fn truncated_normal(
 ///
 /// # Errors
 /// When the bounds do not broadcast to the shape or the dtype is not an integer.
+///
+/// ```
+/// use mlx_core::{Dtype, random};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let dice = random::randint(1, 7, &[100], Dtype::Int32, None)?;
+/// assert!(dice.to_vec::<i32>()?.iter().all(|pips| (1..=6).contains(pips)));
+/// # Ok(())
+/// # }
+/// ```
 pub fn randint(
     low: impl Operand,
     high: impl Operand,
@@ -268,6 +320,17 @@ pub fn randint(
 ///
 /// # Errors
 /// When `p` does not broadcast to the shape.
+///
+/// ```
+/// use mlx_core::random;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let coins = random::bernoulli(0.5, &[1000], Some(&random::key(0)?))?;
+/// let n_heads = coins.sum(.., false)?.item::<i32>()?;
+/// assert!((400..600).contains(&n_heads));
+/// # Ok(())
+/// # }
+/// ```
 pub fn bernoulli(p: impl Operand, shape: &[i32], key: Option<&Array>) -> Result<Array> {
     let key = &key_or_next(key)?;
     let p = &p.into_array(Some(Dtype::Float32))?;
@@ -305,12 +368,25 @@ pub fn laplace(
 ///
 /// # Errors
 /// When there is no such axis.
+///
+/// ```
+/// use mlx_core::{Array, random};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let logits = Array::from_slice(&[0.0f32, 100.0, 100.0, 0.0], &[2, 2])?;
+/// assert_eq!(random::categorical(&logits, -1, None)?.to_vec::<u32>()?, [1, 0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn categorical(logits: &Array, axis: i32, key: Option<&Array>) -> Result<Array> {
     let key = &key_or_next(key)?;
     array_op!(mlx_random_categorical, logits, axis, key)
 }
 
 /// Draws as [`categorical`] does, `num_samples` times, along a new last axis.
+///
+/// # Shape
+/// `[…, V]` → `[…, num_samples]` where `axis` is the last
 ///
 /// # Errors
 /// When there is no such axis or `num_samples` is negative.
@@ -352,8 +428,21 @@ pub fn permutation_arange(n: i32, key: Option<&Array>) -> Result<Array> {
 
 /// Shuffles slices along an axis.
 ///
+/// # Shape
+/// That of `x`
+///
 /// # Errors
 /// When there is no such axis or it is empty.
+///
+/// ```
+/// use mlx_core::{Array, random};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let shuffled = random::permutation(&Array::range(9)?, 0, None)?;
+/// assert_eq!(shuffled.sort(0)?.to_vec::<i32>()?, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn permutation(x: &Array, axis: i32, key: Option<&Array>) -> Result<Array> {
     let key = &key_or_next(key)?;
     x.check_not_empty("permutation", Some(axis))?;

@@ -262,6 +262,16 @@ pub fn with_stream<T>(stream: Stream, f: impl FnOnce() -> Result<T>) -> Result<T
 ///
 /// # Errors
 /// When the device is not available, and those of `f`.
+///
+/// ```
+/// use mlx_core::{Array, Device, with_device};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let y = with_device(Device::Cpu, || Array::from(2.0f32).square())?;
+/// assert_eq!(y.item::<f32>()?, 4.0);
+/// # Ok(())
+/// # }
+/// ```
 pub fn with_device<T>(device: Device, f: impl FnOnce() -> Result<T>) -> Result<T> {
     with_stream(Stream::default_of(device)?, f)
 }

@@ -5,6 +5,16 @@ use half::{bf16, f16};
 use crate::dtype::Dtype;
 
 /// A complex number of two `f32`.
+///
+/// ```
+/// use mlx_core::{Array, Complex32, Dtype};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let z = Array::from(Complex32 { re: 3.0, im: 4.0 });
+/// assert_eq!((z.dtype(), z.abs()?.item::<f32>()?), (Dtype::Complex64, 5.0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
 pub struct Complex32 {

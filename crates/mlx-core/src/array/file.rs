@@ -111,6 +111,19 @@ pub fn load_safetensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, Array
 ///
 /// # Errors
 /// When the file is missing or its content is not what the format demands.
+///
+/// ```
+/// use mlx_core::{Array, load_safetensors_with_metadata, save_safetensors};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("x.safetensors");
+/// save_safetensors(&path, [("x", &Array::range(3)?)], &[("format", "mlx")])?;
+/// let (arrays, metadata) = load_safetensors_with_metadata(&path)?;
+/// assert_eq!((arrays["x"].size(), metadata["format"].as_str()), (3, "mlx"));
+/// # Ok(())
+/// # }
+/// ```
 pub fn load_safetensors_with_metadata(
     path: impl AsRef<Path>,
 ) -> Result<(BTreeMap<String, Array>, BTreeMap<String, String>)> {
@@ -123,6 +136,18 @@ pub fn load_safetensors_with_metadata(
 /// # Errors
 /// When the file is missing, its content is not what the format demands, or MLX has no such type
 /// of elements. Object arrays are never loaded, as they can run code.
+///
+/// ```
+/// use mlx_core::{Array, load_npy, save_npy};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("x.npy");
+/// save_npy(&path, &Array::range(3)?)?;
+/// assert_eq!(load_npy(&path)?.to_vec::<i32>()?, [0, 1, 2]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn load_npy(path: impl AsRef<Path>) -> Result<Array> {
     npy_array(&NpyFile::open(path)?)
 }
@@ -133,6 +158,19 @@ pub fn load_npy(path: impl AsRef<Path>) -> Result<Array> {
 /// # Errors
 /// When the file is missing, its content is not what the format demands, or MLX has no such type
 /// of elements. Object arrays are never loaded, as they can run code.
+///
+/// ```
+/// use mlx_core::{Array, load_npz, save_npz_compressed};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("x.npz");
+/// let x = Array::range(3)?;
+/// save_npz_compressed(&path, [("x", &x), ("twice", &(&x * 2)?)])?;
+/// assert_eq!(load_npz(&path)?["twice"].to_vec::<i32>()?, [0, 2, 4]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn load_npz(path: impl AsRef<Path>) -> Result<BTreeMap<String, Array>> {
     npz_arrays(&NpzFile::open(path)?)
 }

@@ -88,6 +88,16 @@ impl Array {
     ///
     /// # Errors
     /// When `data` does not hold exactly the elements of `shape`.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[1, 2, 3, 4, 5, 6], &[2, 3])?;
+    /// assert_eq!(x.to_string(), "array([[1, 2, 3],\n       [4, 5, 6]], dtype=int32)");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_slice<T: Element>(data: &[T], shape: &[i32]) -> Result<Array> {
         if count(shape)? != data.len() {
             let len = data.len();
@@ -103,6 +113,16 @@ impl Array {
     ///
     /// # Errors
     /// When `bytes` does not hold exactly the elements of `shape`.
+    ///
+    /// ```
+    /// use mlx_core::{Array, Dtype};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_bytes(&[0, 60, 0, 64], &[2], Dtype::Float16)?;
+    /// assert_eq!(x.to_vec_as::<f32>()?, [1.0, 2.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array> {
         if count(shape)?.checked_mul(dtype.size()) != Some(bytes.len()) {
             let len = bytes.len();
@@ -179,6 +199,16 @@ impl Array {
     ///
     /// # Errors
     /// When there are not exactly `N` axes.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let [b, l] = Array::range(6)?.reshape([2, 3])?.dims()?;
+    /// assert_eq!((b, l), (2, 3));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn dims<const N: usize>(&self) -> Result<[i32; N]> {
         self.shape().try_into().map_err(|_| {
             let shape = self.shape();
@@ -274,6 +304,16 @@ impl Array {
     ///
     /// # Errors
     /// When an op on the way fails.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let n_set = Array::from_slice(&[1u8, 3], &[2])?.with_bytes(|bytes| bytes[1].count_ones())?;
+    /// assert_eq!(n_set, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_bytes<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
         self.eval()?;
         if let Some(bytes) = ffi::array_bytes(self) {
@@ -321,6 +361,18 @@ impl<T: Element> From<T> for Array {
 }
 
 /// Axes of a reduction: `..` for all, one axis, or several.
+///
+/// ```
+/// use mlx_core::Array;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::range(8)?.reshape([2, 2, 2])?;
+/// assert_eq!(x.sum(.., false)?.item::<i32>()?, 28);
+/// assert_eq!(x.sum(-1, false)?.shape(), [2, 2]);
+/// assert_eq!(x.sum(&[0, 1], true)?.shape(), [1, 1, 2]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Axes<'a> {
     /// Every axis.

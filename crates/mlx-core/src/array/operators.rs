@@ -121,6 +121,18 @@ fn cast(float: f64, int: i64, dtype: Dtype) -> Array {
 }
 
 /// What an elementwise op takes: an array, a result of one, or a weak number.
+///
+/// ```
+/// use mlx_core::{Array, Dtype};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::from_slice(&[1, 4], &[2])?;
+/// assert_eq!(x.maximum(2)?.to_vec::<i32>()?, [2, 4]); // a number
+/// assert_eq!(x.maximum(&x * 2)?.to_vec::<i32>()?, [2, 8]); // a result
+/// assert_eq!(x.maximum(2.5)?.dtype(), Dtype::Float32);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Operand: Sized {
     /// The operand while an op runs: an array, or the borrow of one.
     #[doc(hidden)]

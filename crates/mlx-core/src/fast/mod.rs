@@ -22,6 +22,16 @@ use crate::ffi::array_op;
 ///
 /// # Errors
 /// When the shapes do not fit.
+///
+/// ```
+/// use mlx_core::{Array, fast};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::from_slice(&[3.0f32, -3.0, 3.0, 3.0], &[1, 4])?;
+/// assert_eq!(fast::rms_norm(&x, None, 0.0)?.to_vec::<f32>()?, [1.0, -1.0, 1.0, 1.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
     let x = &x.laid_out_if_empty()?;
     array_op!(mlx_fast_rms_norm, x, weight, eps)
@@ -35,6 +45,16 @@ pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
 ///
 /// # Errors
 /// When the shapes do not fit.
+///
+/// ```
+/// use mlx_core::{Array, fast};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::from_slice(&[1.0f32, 3.0], &[1, 2])?;
+/// assert_eq!(fast::layer_norm(&x, None, None, 0.0)?.to_vec::<f32>()?, [-1.0, 1.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn layer_norm(
     x: &Array,
     weight: Option<&Array>,
@@ -93,6 +113,24 @@ pub enum Offset<'a> {
 ///
 /// # Errors
 /// When both or neither of `base` and `freqs` are given, or the shapes do not fit.
+///
+/// ```
+/// use mlx_core::{Dtype, fast, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = ops::ones(&[1, 1, 2, 4], Dtype::Float32)?;
+/// let options = fast::RopeOptions {
+///     dims: 4,
+///     traditional: false,
+///     base: Some(10000.0),
+///     scale: 1.0,
+///     freqs: None,
+/// };
+/// let y = fast::rope(&x, options, fast::Offset::Int(0))?;
+/// assert_eq!(y.at((0, 0, 0))?.to_vec::<f32>()?, [1.0; 4]); // position 0 stays
+/// # Ok(())
+/// # }
+/// ```
 pub fn rope(x: &Array, options: RopeOptions<'_>, offset: Offset<'_>) -> Result<Array> {
     let RopeOptions { dims, traditional, base, scale, freqs } = options;
     match offset {
@@ -125,6 +163,20 @@ pub enum AttentionMask<'a> {
 ///
 /// # Errors
 /// When the shapes or dtypes do not fit.
+///
+/// ```
+/// use mlx_core::{Dtype, fast, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// // Eight query heads over two heads of keys and values.
+/// let q = ops::ones(&[1, 8, 5, 16], Dtype::Float32)?;
+/// let kv = ops::ones(&[1, 2, 5, 16], Dtype::Float32)?;
+/// let mask = fast::AttentionMask::Causal;
+/// let y = fast::scaled_dot_product_attention(&q, &kv, &kv, 0.25, mask, None)?;
+/// assert_eq!(y.shape(), [1, 8, 5, 16]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn scaled_dot_product_attention(
     q: &Array,
     k: &Array,

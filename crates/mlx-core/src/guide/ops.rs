@@ -11,19 +11,20 @@
 //! mx.concatenate([x, x], axis=1).shape  # (2, 4)
 //! mx.sort(x, axis=-1)  # array([[1, 3], [2, 4]], dtype=float32)
 //! mx.einsum("ij,ij->i", x, x)  # array([10, 20], dtype=float32)
-//! mx.linalg.det(x)  # array(10, dtype=float32)
+//! mx.linalg.det(x, stream=mx.cpu)  # array(10, dtype=float32)
 //! ```
 //!
 //! ```
 //! # fn main() -> mlx_core::Result<()> {
-//! use mlx_core::{Array, linalg, ops};
+//! use mlx_core::{Array, Device, linalg, ops, with_device};
 //!
 //! let x = Array::from_slice(&[3.0f32, 1.0, 2.0, 4.0], &[2, 2])?;
 //! let _ = x.exp()?;
 //! assert_eq!(ops::concatenate([&x, &x], 1)?.shape(), [2, 4]);
 //! assert_eq!(x.sort(-1)?.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
 //! assert_eq!(ops::einsum("ij,ij->i", [&x, &x])?.to_vec::<f32>()?, [10.0, 20.0]);
-//! assert_eq!(linalg::det(&x)?.item::<f32>()?, 10.0);
+//! // MLX's linear algebra has no kernels for the GPU.
+//! assert_eq!(with_device(Device::Cpu, || linalg::det(&x))?.item::<f32>()?, 10.0);
 //! # Ok(())
 //! # }
 //! ```

@@ -60,6 +60,20 @@ impl Uplo {
 ///
 /// # Errors
 /// When the device is not the CPU, or shape or dtype do not fit.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// let (q, r) = linalg::qr(&a)?;
+/// assert!(q.matmul(&r)?.allclose(&a, mlx_core::ops::Closeness { atol: 1e-5, ..Default::default() })?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn qr(a: &Array) -> Result<(Array, Array)> {
     let a = &input("qr", a)?;
     pair_op!(mlx_linalg_qr, a)
@@ -74,6 +88,20 @@ pub fn qr(a: &Array) -> Result<(Array, Array)> {
 /// # Errors
 /// When the device is not the CPU, or shape or dtype do not fit; when evaluated, also when `a`
 /// has NaN or infinity or the iteration does not converge.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// let (u, s, vt) = linalg::svd(&a)?;
+/// assert!((u * s)?.matmul(&vt)?.allclose(&a, mlx_core::ops::Closeness { atol: 1e-5, ..Default::default() })?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn svd(a: &Array) -> Result<(Array, Array, Array)> {
     let a = &iterated("svd", a)?;
     let compute_uv = true;
@@ -130,6 +158,20 @@ pub fn eigvals(a: &Array) -> Result<Array> {
 ///
 /// # Errors
 /// Those of [`eig`].
+///
+/// ```
+/// use mlx_core::{Array, linalg::{self, Uplo}};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// let (w, v) = linalg::eigh(&a, Uplo::Lower)?;
+/// assert!((&v * w)?.matmul(&v.t()?)?.allclose(&a, mlx_core::ops::Closeness { atol: 1e-5, ..Default::default() })?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn eigh(a: &Array, uplo: Uplo) -> Result<(Array, Array)> {
     let (a, uplo) = (&iterated("eigh", a)?, uplo.name());
     pair_op!(mlx_linalg_eigh, a, uplo)
@@ -157,6 +199,19 @@ pub fn eigvalsh(a: &Array, uplo: Uplo) -> Result<Array> {
 /// # Errors
 /// When the device is not the CPU, or shape or dtype do not fit; when evaluated, also when a
 /// matrix is singular.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// assert!(linalg::inv(&linalg::inv(&a)?)?.allclose(&a, mlx_core::ops::Closeness { atol: 1e-5, ..Default::default() })?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn inv(a: &Array) -> Result<Array> {
     let a = &input("inv", a)?;
     array_op!(mlx_linalg_inv, a).and_then(|out| computed(a, out))
@@ -182,6 +237,19 @@ pub fn tri_inv(a: &Array, upper: bool) -> Result<Array> {
 ///
 /// # Errors
 /// Those of [`svd`].
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// assert!(linalg::pinv(&linalg::pinv(&a)?)?.allclose(&a, mlx_core::ops::Closeness { atol: 1e-5, ..Default::default() })?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn pinv(a: &Array) -> Result<Array> {
     let a = &iterated("pinv", a)?;
     array_op!(mlx_linalg_pinv, a)
@@ -197,6 +265,20 @@ pub fn pinv(a: &Array) -> Result<Array> {
 ///
 /// # Errors
 /// When the device is not the CPU, or shape or dtype do not fit.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// let l = linalg::cholesky(&a, false)?;
+/// assert!(l.matmul(&l.t()?)?.allclose(&a, mlx_core::ops::Closeness { atol: 1e-5, ..Default::default() })?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn cholesky(a: &Array, upper: bool) -> Result<Array> {
     let a = &input("cholesky", a)?;
     array_op!(mlx_linalg_cholesky, a, upper)
@@ -223,6 +305,20 @@ pub fn cholesky_inv(a: &Array, upper: bool) -> Result<Array> {
 ///
 /// # Errors
 /// When the device is not the CPU, or shape or dtype do not fit.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// let (p, l, u) = linalg::lu(&a)?;
+/// assert!(l.matmul(&u)?.take(&p, 0)?.allclose(&a, mlx_core::ops::Closeness { atol: 1e-5, ..Default::default() })?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn lu(a: &Array) -> Result<(Array, Array, Array)> {
     let a = &input("lu", a)?;
     let (p, l, u) = three("lu", vec_op!(mlx_linalg_lu, a)?)?;
@@ -256,6 +352,21 @@ pub fn lu_factor(a: &Array) -> Result<(Array, Array)> {
 ///
 /// # Errors
 /// Those of [`inv`].
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// let b = Array::from_slice(&[8.0f32, 8.0], &[2])?;
+/// let x = linalg::solve(&a, &b)?;
+/// assert!(a.matmul(&x)?.allclose(&b, Default::default())?.item::<bool>()?);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn solve(a: &Array, b: &Array) -> Result<Array> {
     let a = &input("solve", a)?;
     array_op!(mlx_linalg_solve, a, b).and_then(|out| computed(a, out))
@@ -281,6 +392,17 @@ pub fn solve_triangular(a: &Array, b: &Array, upper: bool) -> Result<Array> {
 ///
 /// # Errors
 /// When there is no such axis, its size is another, or the shapes do not broadcast.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::from_slice(&[1.0f32, 0.0, 0.0], &[3])?;
+/// let y = Array::from_slice(&[0.0f32, 1.0, 0.0], &[3])?;
+/// assert_eq!(linalg::cross(&x, &y, -1)?.to_vec::<f32>()?, [0.0, 0.0, 1.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn cross(a: &Array, b: &Array, axis: i32) -> Result<Array> {
     array_op!(mlx_linalg_cross, a, b, axis)
 }
@@ -292,6 +414,19 @@ pub fn cross(a: &Array, b: &Array, axis: i32) -> Result<Array> {
 ///
 /// # Errors
 /// When the device is not the CPU, or shape or dtype do not fit.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// assert!((linalg::det(&a)?.item::<f32>()? - 8.0).abs() < 1e-5);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn det(a: &Array) -> Result<Array> {
     let a = &input("det", a)?;
     array_op!(mlx_linalg_det, a)
@@ -305,6 +440,21 @@ pub fn det(a: &Array) -> Result<Array> {
 ///
 /// # Errors
 /// When the device is not the CPU, or shape or dtype do not fit.
+///
+/// ```
+/// use mlx_core::{Array, linalg};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # mlx_core::with_device(mlx_core::Device::Cpu, || {
+/// let a = Array::from_slice(&[4.0f32, 2.0, 2.0, 3.0], &[2, 2])?;
+/// let (sign, log) = linalg::slogdet(&a)?;
+/// assert_eq!(sign.item::<f32>()?, 1.0);
+/// assert!((log.item::<f32>()?.exp() - 8.0).abs() < 1e-4);
+/// # Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn slogdet(a: &Array) -> Result<(Array, Array)> {
     let a = &input("slogdet", a)?;
     pair_op!(mlx_linalg_slogdet, a)

@@ -6,6 +6,18 @@ use crate::error::Result;
 use crate::{ops, random};
 
 /// Zeroes each element with probability `p` and divides the others by `1 - p` (JMLR 15, 2014).
+///
+/// ```
+/// use mlx_core::nn::{Dropout, Module};
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let mut layer = Dropout::new(0.5)?;
+/// layer.train(false);
+/// assert_eq!(layer.forward(&ops::ones(&[4], Dtype::Float32)?)?.to_vec::<f32>()?, [1.0; 4]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Dropout {
     /// Probability of zero.

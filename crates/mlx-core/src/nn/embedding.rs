@@ -7,6 +7,19 @@ use crate::error::Result;
 use crate::random;
 
 /// A table of vectors, one for each token.
+///
+/// ```
+/// use mlx_core::nn::Embedding;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = Embedding::new(100, 8)?;
+/// let x = layer.forward(&ops::zeros(&[2, 5], Dtype::Uint32)?)?;
+/// assert_eq!(x.shape(), [2, 5, 8]);
+/// assert_eq!(layer.as_linear(&x)?.shape(), [2, 5, 100]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Embedding {
     /// `[V, E]`

@@ -155,6 +155,17 @@ pub fn glorot_normal(shape: &[i32], dtype: Dtype, gain: f64) -> Result<Array> {
 ///
 /// # Errors
 /// When there are fewer than two axes, none of them has elements, or the dtype is not floating.
+///
+/// ```
+/// use mlx_core::nn::init;
+/// use mlx_core::Dtype;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let w = init::glorot_uniform(&[8, 4], Dtype::Float32, 1.0)?;
+/// assert!(w.abs()?.max(.., false)?.item::<f32>()? <= (6.0f32 / 12.0).sqrt());
+/// # Ok(())
+/// # }
+/// ```
 pub fn glorot_uniform(shape: &[i32], dtype: Dtype, gain: f64) -> Result<Array> {
     let fans = Fans::of("glorot_uniform", shape)?;
     let limit = gain * spread("glorot_uniform", shape, 6.0, fans.inputs + fans.outputs)?;

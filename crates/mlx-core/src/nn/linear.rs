@@ -53,6 +53,17 @@ impl WeightMatrix {
 }
 
 /// `y = x × wᵀ + b`, dense or quantized.
+///
+/// ```
+/// use mlx_core::nn::Linear;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = Linear::new(4, 2, true)?;
+/// assert_eq!(layer.forward(&ops::ones(&[3, 4], Dtype::Float32)?)?.shape(), [3, 2]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// `[D, E]`

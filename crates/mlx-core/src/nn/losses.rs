@@ -101,6 +101,20 @@ impl Default for CrossEntropyOptions<'_> {
 /// When there is no such axis, the shapes do not fit, `logits` are empty, `label_smoothing` is out
 /// of its range, targets without probabilities are no integers, or one that the host has at hand
 /// numbers no class; one that is still to be computed means the nearest class.
+///
+/// ```
+/// use mlx_core::Array;
+/// use mlx_core::nn::losses::{self, CrossEntropyOptions, Reduction};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let logits = Array::from_slice(&[2.0f32, 0.0, 0.0, 1.0], &[2, 2])?;
+/// let targets = Array::from_slice(&[0, 1], &[2])?;
+/// let options = CrossEntropyOptions { reduction: Reduction::Mean, ..Default::default() };
+/// let loss = losses::cross_entropy(&logits, &targets, options)?;
+/// assert!((loss.item::<f32>()? - 0.220095).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
 pub fn cross_entropy(
     logits: &Array,
     targets: &Array,
@@ -179,6 +193,19 @@ impl Default for BinaryCrossEntropyOptions<'_> {
 ///
 /// # Errors
 /// When the shapes differ.
+///
+/// ```
+/// use mlx_core::Array;
+/// use mlx_core::nn::losses;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let logits = Array::from_slice(&[0.0f32, 0.0], &[2])?;
+/// let targets = Array::from_slice(&[0.0f32, 1.0], &[2])?;
+/// let loss = losses::binary_cross_entropy(&logits, &targets, Default::default())?;
+/// assert!((loss.item::<f32>()? - 2f32.ln()).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
 pub fn binary_cross_entropy(
     inputs: &Array,
     targets: &Array,
@@ -215,6 +242,18 @@ pub fn l1_loss(predictions: &Array, targets: &Array, reduction: Reduction) -> Re
 ///
 /// # Errors
 /// When the shapes differ.
+///
+/// ```
+/// use mlx_core::Array;
+/// use mlx_core::nn::losses::{self, Reduction};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let predictions = Array::from_slice(&[1.0f32, 2.0], &[2])?;
+/// let targets = Array::from_slice(&[1.0f32, 4.0], &[2])?;
+/// assert_eq!(losses::mse_loss(&predictions, &targets, Reduction::Mean)?.item::<f32>()?, 2.0);
+/// # Ok(())
+/// # }
+/// ```
 pub fn mse_loss(predictions: &Array, targets: &Array, reduction: Reduction) -> Result<Array> {
     check_shapes("mse_loss", ("predictions", predictions), ("targets", targets))?;
     reduction.apply((predictions - targets)?.square())

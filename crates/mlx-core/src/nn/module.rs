@@ -22,6 +22,18 @@ use crate::weights::{Mismatch, WeightsReport};
 /// A parameter of a layer: an array, and whether it is trained.
 ///
 /// It stands wherever an [`Array`] does.
+///
+/// ```
+/// use mlx_core::nn::Param;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let mut scale = Param::from(ops::ones(&[4], Dtype::Float32)?);
+/// scale.set_frozen(true);
+/// assert!(scale.is_frozen() && scale.shape() == [4]); // an array that can be frozen
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Param {
     array: Array,
@@ -255,6 +267,18 @@ macro_rules! module {
 /// Arrays by their path: parameters, gradients, or an optimizer's state.
 ///
 /// It is a [`BTreeMap`], so that the order is the same for all.
+///
+/// ```
+/// use mlx_core::nn::{Linear, Module};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = Linear::new(4, 2, true)?;
+/// let doubled = layer.parameters().map(|_path, array| array * 2.0)?;
+/// assert!(doubled.keys().eq(["bias", "weight"]));
+/// assert_eq!(doubled["weight"].shape(), [2, 4]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Parameters(pub BTreeMap<String, Array>);
 

@@ -9,6 +9,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ops::{self, addmm};
 
 /// An Elman layer: `h ← tanh(Wxh × x + Whh × h + b)`.
+///
+/// ```
+/// use mlx_core::nn::Rnn;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = ops::ones(&[2, 5, 4], Dtype::Float32)?; // [B, L, E]
+/// assert_eq!(Rnn::new(4, 8, true)?.forward(&x, None)?.shape(), [2, 5, 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Rnn {
     /// `[H, D]`; its key is `Wxh`

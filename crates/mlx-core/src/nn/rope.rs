@@ -5,6 +5,17 @@ use crate::error::Result;
 use crate::fast::{self, Offset, RopeOptions};
 
 /// Rotates queries and keys by their position (RoFormer, arXiv 2104.09864).
+///
+/// ```
+/// use mlx_core::nn::Rope;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = ops::ones(&[1, 2, 3, 8], Dtype::Float32)?; // [B, H, L, D]
+/// assert_eq!(Rope::new(8, 10000.0).forward(&x, 0)?.shape(), [1, 2, 3, 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Rope {
     /// Leading elements of each head that are rotated.

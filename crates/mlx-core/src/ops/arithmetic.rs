@@ -93,6 +93,17 @@ pub fn remainder(a: impl Operand, b: impl Operand) -> Result<Array> {
 ///
 /// # Errors
 /// When the shapes do not broadcast or the dtype does not allow it.
+///
+/// ```
+/// use mlx_core::{Array, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let (quotient, remainder) = ops::divmod(Array::from_slice(&[7, -7], &[2])?, 3)?;
+/// assert_eq!(quotient.to_vec::<i32>()?, [2, -3]);
+/// assert_eq!(remainder.to_vec::<i32>()?, [1, 2]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn divmod(a: impl Operand, b: impl Operand) -> Result<(Array, Array)> {
     crate::array::with_pair(a, b, |a, b| {
         let divisor = Divisor::of(a, b)?;
@@ -178,6 +189,17 @@ impl Array {
     ///
     /// # Errors
     /// When both sides are open or the shapes do not broadcast.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[-1.0f32, 2.0, 7.0], &[3])?;
+    /// let (low, high) = (Array::from(0.0f32), Array::from(5.0f32));
+    /// assert_eq!(x.clip(Some(&low), Some(&high))?.to_vec::<f32>()?, [0.0, 2.0, 5.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clip(&self, min: Option<&Array>, max: Option<&Array>) -> Result<Array> {
         array_op!(mlx_clip, self, min, max)
     }

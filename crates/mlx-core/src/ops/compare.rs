@@ -55,6 +55,16 @@ impl Array {
     ///
     /// # Errors
     /// When the shapes do not broadcast.
+    ///
+    /// ```
+    /// use mlx_core::{Array, ops::Closeness};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[1.0f32, 2.0], &[2])?;
+    /// assert!(x.allclose(&(&x + 1e-7)?, Closeness::default())?.item::<bool>()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allclose(&self, other: &Array, bounds: Closeness) -> Result<Array> {
         let Closeness { rtol, atol, equal_nan } = bounds;
         array_op!(mlx_allclose, self, other, rtol, atol, equal_nan)
@@ -82,6 +92,16 @@ impl Array {
 ///
 /// # Errors
 /// When the shapes do not broadcast.
+///
+/// ```
+/// use mlx_core::{Array, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::from_slice(&[-1.0f32, 2.0], &[2])?;
+/// assert_eq!(ops::where_(&x.less(0)?, 0, &x)?.to_vec::<f32>()?, [0.0, 2.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn where_(condition: &Array, x: impl Operand, y: impl Operand) -> Result<Array> {
     crate::array::with_pair(x, y, |x, y| array_op!(mlx_where, condition, x, y))
 }
@@ -102,6 +122,17 @@ impl Array {
     ///
     /// # Errors
     /// When the last axis does not divide.
+    ///
+    /// ```
+    /// use mlx_core::{Array, Dtype};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[1.0f32], &[1])?;
+    /// assert_eq!(x.view(Dtype::Uint32)?.item::<u32>()?, 0x3f80_0000);
+    /// assert_eq!(x.view(Dtype::Uint8)?.shape(), [4]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn view(&self, dtype: Dtype) -> Result<Array> {
         array_op!(mlx_view, self, dtype)
     }

@@ -9,6 +9,15 @@ use crate::ffi::array_op;
 ///
 /// # Errors
 /// When a number is not finite or the result would be too long.
+///
+/// ```
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// assert_eq!(ops::arange(0.0, 1.0, 0.25, Dtype::Float32)?.to_vec::<f32>()?, [0.0, 0.25, 0.5, 0.75]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn arange(start: f64, stop: f64, step: f64, dtype: Dtype) -> Result<Array> {
     array_op!(mlx_arange, start, stop, step, dtype)
 }
@@ -17,6 +26,15 @@ pub fn arange(start: f64, stop: f64, step: f64, dtype: Dtype) -> Result<Array> {
 ///
 /// # Errors
 /// When `num` is negative.
+///
+/// ```
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// assert_eq!(ops::linspace(0.0, 1.0, 3, Dtype::Float32)?.to_vec::<f32>()?, [0.0, 0.5, 1.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn linspace(start: f64, stop: f64, num: i32, dtype: Dtype) -> Result<Array> {
     array_op!(mlx_linspace, start, stop, num, dtype)
 }
@@ -39,6 +57,16 @@ pub fn linspace_endpoint(
 ///
 /// # Errors
 /// When the value does not broadcast to the shape.
+///
+/// ```
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = ops::full(&[2, 2], 7, Dtype::Float16)?;
+/// assert_eq!((x.dtype(), x.to_vec_as::<f32>()?), (Dtype::Float16, vec![7.0; 4]));
+/// # Ok(())
+/// # }
+/// ```
 pub fn full(shape: &[i32], value: impl Operand, dtype: impl Into<Option<Dtype>>) -> Result<Array> {
     let dtype = dtype.into();
     let value = &value.into_array(dtype)?;

@@ -81,6 +81,17 @@ impl Array {
     /// # Errors
     /// When there is no such axis, the shapes do not broadcast elsewhere, the indices are not
     /// integers, or one that the host has at hand is out of range.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[30, 10, 20], &[3])?;
+    /// let sorted = x.take_along_axis(&x.argsort(0)?, 0)?;
+    /// assert_eq!(sorted.to_vec::<i32>()?, [10, 20, 30]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn take_along_axis(&self, indices: &Array, axis: impl Into<Option<i32>>) -> Result<Array> {
         let Some(axis) = axis.into() else {
             return self.flatten(0, -1)?.take_along_axis(indices, 0);

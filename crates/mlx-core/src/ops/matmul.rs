@@ -24,6 +24,17 @@ impl Array {
     ///
     /// # Errors
     /// When the inner sizes differ.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let a = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// let v = Array::from_slice(&[1.0f32, 10.0], &[2])?;
+    /// assert_eq!(a.matmul(&v)?.to_vec::<f32>()?, [21.0, 43.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn matmul(&self, other: &Array) -> Result<Array> {
         array_op!(mlx_matmul, self, other)
     }
@@ -81,8 +92,22 @@ impl Array {
 
 /// Returns `alpha * (a × b) + beta * c`.
 ///
+/// # Shape
+/// `a: [L, S]`, `b: [S, D]`, `c` that broadcasts to `[L, D]` → `[L, D]`; axes before them broadcast
+///
 /// # Errors
 /// When the shapes do not fit.
+///
+/// ```
+/// use mlx_core::{Array, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let eye = ops::eye(2, 2, 0, mlx_core::Dtype::Float32)?;
+/// let x = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
+/// assert_eq!(ops::addmm(&eye, &x, &eye, 10.0, 1.0)?.to_vec::<f32>()?, [11.0, 20.0, 30.0, 41.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn addmm(c: &Array, a: &Array, b: &Array, alpha: f32, beta: f32) -> Result<Array> {
     array_op!(mlx_addmm, c, a, b, alpha, beta)
 }
@@ -235,6 +260,17 @@ fn check_counted(shape: &[i32], op: &str) -> Result<()> {
 ///
 /// # Errors
 /// When the subscripts do not fit the operands.
+///
+/// ```
+/// use mlx_core::{Array, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let a = Array::from_slice(&[0.0f32, 1.0, 2.0, 3.0], &[2, 2])?;
+/// assert_eq!(ops::einsum("ij->ji", [&a])?.to_vec::<f32>()?, [0.0, 2.0, 1.0, 3.0]);
+/// assert_eq!(ops::einsum("ij,ij->i", [&a, &a])?.to_vec::<f32>()?, [1.0, 13.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn einsum<'a>(
     subscripts: &str,
     operands: impl IntoIterator<Item = &'a Array>,

@@ -9,6 +9,20 @@ use crate::ffi::{array_op, vec_op};
 use crate::quantization::{QuantMode, Quantization};
 
 /// A weight in packed form.
+///
+/// ```
+/// use mlx_core::{Dtype, QuantMode, Quantization, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let w = ops::full(&[8, 64], 0.5, Dtype::Float32)?;
+/// let packed = ops::quantize(&w, Quantization::of(QuantMode::Mxfp4))?;
+/// assert_eq!((packed.weight.shape(), packed.scales.shape()), (&[8, 8][..], &[8, 2][..]));
+/// assert_eq!(packed.dequantize(Dtype::Float32)?.to_vec::<f32>()?, [0.5; 512]);
+/// let x = ops::ones(&[1, 64], Dtype::Float32)?;
+/// assert_eq!(packed.matmul(&x, true)?.to_vec::<f32>()?, [32.0; 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Packed {
     /// `[…, D, E * bits / 32]`, `uint32`.
@@ -22,6 +36,9 @@ pub struct Packed {
 }
 
 /// Packs a weight along its last axis.
+///
+/// # Shape
+/// `w: […, D, E]` → the parts as [`Packed`] has them
 ///
 /// # Errors
 /// When the last axis does not divide by the group size, or bits and group size do not fit the mode.
@@ -199,6 +216,9 @@ pub fn from_fp8(x: &Array, dtype: Dtype) -> Result<Array> {
 
 impl Packed {
     /// Unpacks the weight; without `dtype` affine gives the scales' dtype, else `bfloat16`.
+    ///
+    /// # Shape
+    /// `[…, D, E]`, that of the dense weight
     ///
     /// # Errors
     /// When the shapes do not fit the format.

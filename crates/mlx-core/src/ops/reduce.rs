@@ -65,6 +65,17 @@ impl Array {
     ///
     /// # Errors
     /// When there is no such axis or it is empty.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[1.0f32, 3.0, 2.0, 0.0], &[2, 2])?;
+    /// assert_eq!(x.argmax(-1, false)?.to_vec::<u32>()?, [1, 0]);
+    /// assert_eq!(x.argmax(None, false)?.item::<u32>()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn argmax(&self, axis: impl Into<Option<i32>>, keepdims: bool) -> Result<Array> {
         let x = &self.laid_out_if_empty()?;
         match axis.into() {
@@ -89,6 +100,16 @@ impl Array {
     ///
     /// # Errors
     /// When there is no such axis.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[0.0f32, 0.0, 1.0, 1.0], &[2, 2])?;
+    /// assert_eq!(x.softmax(-1, false)?.to_vec::<f32>()?, [0.5; 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn softmax<'a>(&self, axes: impl Into<Axes<'a>>, precise: bool) -> Result<Array> {
         let x = &self.laid_out_if_empty()?;
         match axes.into() {

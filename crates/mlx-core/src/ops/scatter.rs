@@ -142,6 +142,17 @@ impl Array {
     /// # Errors
     /// When there is no such axis, the shapes do not broadcast elsewhere, the indices are not
     /// integers, or one that the host has at hand is out of range.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::range(4)?.reshape([2, 2])?;
+    /// let columns = Array::from_slice(&[1, 0], &[2, 1])?;
+    /// assert_eq!(x.put_along_axis(&columns, -1, 1)?.to_vec::<i32>()?, [0, -1, -1, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn put_along_axis(
         &self,
         indices: &Array,

@@ -39,6 +39,15 @@ impl Array {
     ///
     /// # Errors
     /// When the number of elements differs.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// assert_eq!(Array::range(6)?.reshape([2, -1])?.shape(), [2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reshape(&self, shape: impl AsRef<[i32]>) -> Result<Array> {
         let shape = shape.as_ref();
         array_op!(mlx_reshape, self, [shape])
@@ -87,6 +96,17 @@ impl Array {
     ///
     /// # Errors
     /// When a position is out of range or given twice.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::range(3)?.expand_dims(&[0, 2])?;
+    /// assert_eq!(x.shape(), [1, 3, 1]);
+    /// assert_eq!(x.squeeze(..)?.shape(), [3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn expand_dims<'a>(&self, axes: impl Into<Axes<'a>>) -> Result<Array> {
         match axes.into() {
             Axes::All => Ok(self.clone()),
@@ -99,6 +119,16 @@ impl Array {
     ///
     /// # Errors
     /// When `axes` is not a permutation.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::range(24)?.reshape([2, 3, 4])?;
+    /// assert_eq!(x.transpose([0, 2, 1])?.shape(), [2, 4, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn transpose(&self, axes: impl AsRef<[i32]>) -> Result<Array> {
         let axes = axes.as_ref();
         array_op!(mlx_transpose_axes, self, [axes])
@@ -139,8 +169,21 @@ impl Array {
 
     /// Splits into `n` equal parts along an axis.
     ///
+    /// # Shape
+    /// `[…, D, …]` → `n` of `[…, D / n, …]`
+    ///
     /// # Errors
     /// When the axis does not divide.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let halves = Array::range(4)?.split(2, 0)?;
+    /// assert_eq!(halves[1].to_vec::<i32>()?, [2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn split(&self, n: i32, axis: i32) -> Result<Vec<Array>> {
         // An empty axis divides by anything.
         const MAX_PARTS_OF_NOTHING: i32 = 1 << 16;
@@ -155,11 +198,24 @@ impl Array {
     ///
     /// # Errors
     /// When there is no such axis.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let parts = Array::range(5)?.split_at(&[1, 3], 0)?;
+    /// assert_eq!(parts.iter().map(Array::size).collect::<Vec<_>>(), [1, 2, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn split_at(&self, indices: &[i32], axis: i32) -> Result<Vec<Array>> {
         vec_op!(mlx_split_sections, self, [indices], axis)
     }
 
     /// Splits into slices without the axis.
+    ///
+    /// # Shape
+    /// `[L, D]`, axis 0 → `L` of `[D]`
     ///
     /// # Errors
     /// When there is no such axis.
@@ -211,8 +267,22 @@ impl Array {
 
     /// Repeats each element `n` times; without an axis the array is flattened first.
     ///
+    /// # Shape
+    /// `[…, D, …]` → `[…, n * D, …]`
+    ///
     /// # Errors
     /// When `n` is negative or there is no such axis.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[1, 2], &[2])?;
+    /// assert_eq!(x.repeat(2, 0)?.to_vec::<i32>()?, [1, 1, 2, 2]);
+    /// assert_eq!(x.tile(&[2])?.to_vec::<i32>()?, [1, 2, 1, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn repeat(&self, n: i32, axis: impl Into<Option<i32>>) -> Result<Array> {
         match axis.into() {
             None => array_op!(mlx_repeat, self, n),
@@ -232,6 +302,16 @@ impl Array {
     ///
     /// # Errors
     /// When there is not one pair for each axis, or a width is negative.
+    ///
+    /// ```
+    /// use mlx_core::Array;
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let x = Array::from_slice(&[1, 2], &[2])?;
+    /// assert_eq!(x.pad(&[(1, 2)], 0)?.to_vec::<i32>()?, [0, 1, 2, 0, 0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pad(&self, widths: &[(i32, i32)], value: impl Operand) -> Result<Array> {
         self.pad_c(widths, value.into_array(Some(self.dtype()))?, c"constant")
     }
@@ -381,8 +461,22 @@ impl StridedView {
 
 /// Joins arrays along an axis that they have; `None` flattens them first.
 ///
+/// # Shape
+/// `[…, D1, …]`, `[…, D2, …]` → `[…, D1 + D2, …]`
+///
 /// # Errors
 /// When there are no arrays or their other axes differ.
+///
+/// ```
+/// use mlx_core::{Array, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::range(2)?.reshape([1, 2])?;
+/// assert_eq!(ops::concatenate([&x, &x], 0)?.shape(), [2, 2]);
+/// assert_eq!(ops::concatenate([&x, &x], None)?.shape(), [4]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn concatenate<'a>(
     arrays: impl IntoIterator<Item = &'a Array>,
     axis: impl Into<Option<i32>>,
@@ -396,8 +490,22 @@ pub fn concatenate<'a>(
 
 /// Joins arrays of one shape along a new axis.
 ///
+/// # Shape
+/// `n` of `[L, D]`, axis 1 → `[L, n, D]`
+///
 /// # Errors
 /// When there are no arrays or their shapes differ.
+///
+/// ```
+/// use mlx_core::{Array, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::range(3)?;
+/// assert_eq!(ops::stack([&x, &x], 0)?.shape(), [2, 3]);
+/// assert_eq!(ops::stack([&x, &x], -1)?.shape(), [3, 2]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn stack<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -> Result<Array> {
     let arrays = &ArrayVec::new(arrays)?;
     array_op!(mlx_stack_axis, arrays, axis)
@@ -461,6 +569,17 @@ pub fn depends<'a>(
 ///
 /// # Errors
 /// When an array has several axes.
+///
+/// ```
+/// use mlx_core::{Array, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let (x, y) = (Array::range(3)?, Array::range(2)?);
+/// let grid = ops::meshgrid([&x, &y], Default::default())?;
+/// assert_eq!((grid[0].shape(), grid[1].shape()), (&[2, 3][..], &[2, 3][..]));
+/// # Ok(())
+/// # }
+/// ```
 pub fn meshgrid<'a>(
     arrays: impl IntoIterator<Item = &'a Array>,
     options: Meshgrid,

@@ -17,8 +17,23 @@ pub enum Side {
 impl Array {
     /// Returns where each of `values` would go so that this sorted 1-D array stays sorted.
     ///
+    /// # Shape
+    /// `[D]` and `values` of any shape → the shape of `values`
+    ///
     /// # Errors
     /// When this array is not 1-D.
+    ///
+    /// ```
+    /// use mlx_core::{Array, ops::Side};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let sorted = Array::from_slice(&[1, 3, 3, 5], &[4])?;
+    /// let values = Array::from_slice(&[3, 4], &[2])?;
+    /// assert_eq!(sorted.searchsorted(&values, Side::Left)?.to_vec_as::<i32>()?, [1, 3]);
+    /// assert_eq!(sorted.searchsorted(&values, Side::Right)?.to_vec_as::<i32>()?, [3, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn searchsorted(&self, values: &Array, side: Side) -> Result<Array> {
         let side = match side {
             Side::Left => c"left",

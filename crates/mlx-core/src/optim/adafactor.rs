@@ -7,6 +7,16 @@ use crate::error::Result;
 use crate::ops;
 
 /// Adam's divisor from factored means, with a learning rate relative to the parameter's size.
+///
+/// ```
+/// use mlx_core::optim::{Adafactor, LearningRate, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let optimizer = Optimizer::new(Adafactor::default(), LearningRate::None)?; // its own rate
+/// # let _ = optimizer;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adafactor {
     /// Added to squared gradients, and the least size of a parameter.

@@ -6,6 +6,19 @@ use crate::error::Result;
 use crate::ops;
 
 /// Steps along the running mean of the gradient, divided by the root of that of its square.
+///
+/// ```
+/// use mlx_core::optim::{Adam, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = Adam { bias_correction: true, ..Adam::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Parts of the running means that are kept.
@@ -101,6 +114,19 @@ impl Rule for AdamW {
 }
 
 /// [`Adam`] divided by the running maximum of the gradient's magnitude.
+///
+/// ```
+/// use mlx_core::optim::{Adamax, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = Adamax { betas: [0.9, 0.99], ..Adamax::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adamax {
     /// Parts of the running mean and maximum that are kept.

@@ -6,6 +6,19 @@ use crate::array::Array;
 use crate::error::Result;
 
 /// Divides by the root of the sum of all squared gradients.
+///
+/// ```
+/// use mlx_core::optim::{Adagrad, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = Adagrad { eps: 1e-6, ..Adagrad::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adagrad {
     /// Added to the divisor.
@@ -37,6 +50,19 @@ impl Rule for Adagrad {
 }
 
 /// Divides by the root of the running mean of squared gradients.
+///
+/// ```
+/// use mlx_core::optim::{Optimizer, RmsProp};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = RmsProp { alpha: 0.9, ..RmsProp::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RmsProp {
     /// Part of the running mean that is kept.
@@ -71,6 +97,19 @@ impl Rule for RmsProp {
 }
 
 /// Scales the gradient by running means of squared steps and squared gradients.
+///
+/// ```
+/// use mlx_core::optim::{AdaDelta, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = AdaDelta { rho: 0.8, ..AdaDelta::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaDelta {
     /// Part of the running means that is kept.

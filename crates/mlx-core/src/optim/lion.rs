@@ -7,6 +7,19 @@ use crate::error::Result;
 use crate::ops;
 
 /// Steps by the sign of the gradient's running mean.
+///
+/// ```
+/// use mlx_core::optim::{Lion, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = Lion { weight_decay: 0.1, ..Lion::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lion {
     /// Parts of the running mean that are kept, in the step and in the state.

@@ -402,6 +402,21 @@ impl MultiOptimizer {
 ///
 /// # Errors
 /// When `max_norm` is negative.
+///
+/// ```
+/// use mlx_core::Array;
+/// use mlx_core::nn::Parameters;
+/// use mlx_core::optim::clip_grad_norm;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let gradient = Array::from_slice(&[3.0f32, 4.0], &[2])?;
+/// let gradients: Parameters = [("w".to_owned(), gradient)].into_iter().collect();
+/// let (clipped, norm) = clip_grad_norm(&gradients, 1.0)?;
+/// assert_eq!(norm.item::<f32>()?, 5.0);
+/// assert!((clipped["w"].at(0)?.item::<f32>()? - 0.6).abs() < 1e-4);
+/// # Ok(())
+/// # }
+/// ```
 pub fn clip_grad_norm(gradients: &Parameters, max_norm: f64) -> Result<(Parameters, Array)> {
     if max_norm.is_nan() || max_norm < 0.0 {
         let text = format!("clip_grad_norm: max_norm is {max_norm}");

@@ -8,6 +8,19 @@ use crate::ops;
 
 /// Steps along the running mean of the gradient, for matrices after a Newton-Schulz iteration that
 /// brings all of its singular values near one.
+///
+/// ```
+/// use mlx_core::optim::{Muon, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = Muon { weight_decay: 0.1, ..Muon::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Muon {
     /// Part of the running mean that is kept.

@@ -5,6 +5,19 @@ use crate::array::Array;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Steps against the gradient, or against its running sum.
+///
+/// ```
+/// use mlx_core::optim::{Optimizer, Sgd};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = Sgd { momentum: 0.9, ..Sgd::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sgd {
     /// Part of the running sum that is kept; 0 is none.

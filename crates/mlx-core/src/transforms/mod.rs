@@ -33,6 +33,18 @@ pub use vmap::{MapAxes, Mapped, vmap, vmap_once};
 ///
 /// # Errors
 /// When an op on the way fails; the arrays are then unusable.
+///
+/// ```
+/// use mlx_core::{Array, eval};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::range(3)?;
+/// let (y, z) = ((&x + 1)?, (&x * 2)?);
+/// eval([&y, &z])?; // once, for both
+/// assert!(y.is_available() && z.is_available());
+/// # Ok(())
+/// # }
+/// ```
 pub fn eval<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
     evaluate(&ArrayVec::new(arrays)?, false)
 }
@@ -41,6 +53,17 @@ pub fn eval<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
 ///
 /// # Errors
 /// When the work cannot be scheduled.
+///
+/// ```
+/// use mlx_core::{Array, async_eval};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let y = (Array::range(3)? + 1)?;
+/// async_eval([&y])?; // goes on here while it is computed
+/// assert_eq!(y.to_vec::<i32>()?, [1, 2, 3]); // waits
+/// # Ok(())
+/// # }
+/// ```
 pub fn async_eval<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
     evaluate(&ArrayVec::new(arrays)?, true)
 }

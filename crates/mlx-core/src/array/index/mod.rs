@@ -57,6 +57,18 @@ impl Slice {
 }
 
 /// One index.
+///
+/// ```
+/// use mlx_core::{Array, IndexItem};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// // As many axes as there are: the first element of each.
+/// let x = Array::range(8)?.reshape([2, 2, 2])?;
+/// let first: Vec<IndexItem> = vec![IndexItem::Int(0); x.ndim()];
+/// assert_eq!(x.at(first)?.item::<i32>()?, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub enum IndexItem {
     /// A position; removes the axis.
@@ -146,6 +158,19 @@ ranges! {
 }
 
 /// One index or a tuple of up to eight.
+///
+/// ```
+/// use mlx_core::{Array, Ellipsis, NewAxis};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = Array::range(6)?.reshape([2, 3])?;
+/// assert_eq!(x.at((-1, 1..))?.to_vec::<i32>()?, [4, 5]);
+/// assert_eq!(x.at((Ellipsis, NewAxis))?.shape(), [2, 3, 1]);
+/// let columns = Array::from_slice(&[2, 0], &[2])?;
+/// assert_eq!(x.at((.., &columns))?.to_vec::<i32>()?, [2, 0, 5, 3]);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Index {
     /// Returns the indices in order.
     fn into_items(self) -> Vec<IndexItem>;

@@ -14,6 +14,17 @@ pub use batch::{BatchNorm, BatchNormOptions};
 pub use group::{GroupNorm, GroupNormOptions, InstanceNorm};
 
 /// Root mean square norm (arXiv 1910.07467).
+///
+/// ```
+/// use mlx_core::nn::RmsNorm;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let y = RmsNorm::new(4, 1e-5)?.forward(&ops::ones(&[2, 4], Dtype::Float32)?)?;
+/// assert_eq!(y.shape(), [2, 4]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
     /// `[E]`
@@ -70,6 +81,17 @@ impl Default for LayerNormOptions {
 }
 
 /// Layer norm (arXiv 1607.06450).
+///
+/// ```
+/// use mlx_core::nn::LayerNorm;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let y = LayerNorm::new(4, Default::default())?.forward(&ops::ones(&[2, 4], Dtype::Float32)?)?;
+/// assert_eq!(y.to_vec::<f32>()?, [0.0; 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     /// `[E]`
