@@ -67,6 +67,17 @@ impl fmt::Display for QuantMode {
 }
 
 /// The packed format of one weight.
+///
+/// ```
+/// use mlx_core::{QuantMode, Quantization};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let affine = Quantization { bits: 8, ..Quantization::default() };
+/// assert_eq!((affine.group_size, affine.mode), (64, QuantMode::Affine));
+/// assert_eq!(Quantization::of(QuantMode::Mxfp4).group_size, 32);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quantization {
     /// Consecutive weights of a row that share a scale.
@@ -111,6 +122,18 @@ impl fmt::Display for Quantization {
 }
 
 /// Which layers of a checkpoint are quantized, and how.
+///
+/// ```
+/// use mlx_core::{Quantization, QuantizationConfig};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let mut config = QuantizationConfig::default();
+/// config.layers.insert("lm_head".to_owned(), None);
+/// assert_eq!(config.of("lm_head"), None);
+/// assert_eq!(config.of("layers.0"), Some(Quantization::default()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuantizationConfig {
     /// For layers without an entry of their own.

@@ -75,6 +75,17 @@ pub fn layer_norm(
 /// # Errors
 /// When the shapes do not fit, the targets are not integers, or one that the host has at hand is out
 /// of range.
+///
+/// ```
+/// use mlx_core::{Array, fast};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let logits = Array::from_slice(&[0.0f32, 0.0], &[1, 2])?;
+/// let targets = Array::from_slice(&[1], &[1])?;
+/// assert!((fast::cross_entropy(&logits, &targets)?.item::<f32>()? - 2f32.ln()).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
 pub fn cross_entropy(logits: &Array, targets: &Array) -> Result<Array> {
     let size = logits.dim(-1)?;
     let bounds = Bounds { op: "cross_entropy", size, slice: 1, from_end: false };

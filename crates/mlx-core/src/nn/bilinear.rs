@@ -5,6 +5,18 @@ use crate::array::Array;
 use crate::error::Result;
 
 /// `y_i = x2ᵀ × W_i × x1 + b_i`.
+///
+/// ```
+/// use mlx_core::nn::Bilinear;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = Bilinear::new(3, 4, 2, true)?;
+/// let (x1, x2) = (ops::ones(&[5, 3], Dtype::Float32)?, ops::ones(&[5, 4], Dtype::Float32)?);
+/// assert_eq!(layer.forward(&x1, &x2)?.shape(), [5, 2]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Bilinear {
     /// `[D, E2, E1]`

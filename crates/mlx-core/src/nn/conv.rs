@@ -95,6 +95,17 @@ pub type Conv2d = Conv<2>;
 pub type Conv3d = Conv<3>;
 
 /// A transposed convolution over `N` spatial axes: what the gradient of [`Conv`] computes.
+///
+/// ```
+/// use mlx_core::nn::ConvTranspose2d;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = ConvTranspose2d::new(3, 8, [2, 2], Default::default())?;
+/// assert_eq!(layer.forward(&ops::ones(&[1, 4, 4, 3], Dtype::Float32)?)?.shape(), [1, 5, 5, 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConvTranspose<const N: usize> {
     /// `[O, K…, C]`

@@ -53,6 +53,17 @@ pub type MaxPool2d = MaxPool<2>;
 pub type MaxPool3d = MaxPool<3>;
 
 /// The mean of each window over `N` spatial axes, zeros of the padding included.
+///
+/// ```
+/// use mlx_core::nn::AvgPool2d;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = AvgPool2d::new([2, 2], Default::default())?;
+/// assert_eq!(layer.forward(&ops::ones(&[1, 4, 4, 3], Dtype::Float32)?)?.shape(), [1, 2, 2, 3]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AvgPool<const N: usize> {
     /// Size of the window.

@@ -29,6 +29,17 @@ impl Default for SinusoidalOptions {
 }
 
 /// Sines and cosines of a position at several frequencies (arXiv 1706.03762).
+///
+/// ```
+/// use mlx_core::nn::SinusoidalPositionalEncoding;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = SinusoidalPositionalEncoding::new(8, Default::default())?;
+/// assert_eq!(layer.forward(&ops::arange(0.0, 5.0, 1.0, Dtype::Float32)?)?.shape(), [5, 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SinusoidalPositionalEncoding {
     /// `[E / 2]`: the frequencies, greatest first; not part of a checkpoint.
@@ -100,6 +111,17 @@ pub struct AlibiShape {
 }
 
 /// Takes from each score what grows with the distance of query and key (arXiv 2108.12409).
+///
+/// ```
+/// use mlx_core::nn::Alibi;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let scores = ops::zeros(&[1, 4, 3, 3], Dtype::Float32)?; // [B, H, L, S]
+/// assert_eq!(Alibi.forward(&scores, 0, None)?.shape(), [1, 4, 3, 3]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alibi;
 

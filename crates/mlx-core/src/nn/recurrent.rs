@@ -33,6 +33,17 @@ pub struct Rnn {
 }
 
 /// A gated recurrent unit (arXiv 1406.1078), with the reset gate on the state's product.
+///
+/// ```
+/// use mlx_core::nn::Gru;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = ops::ones(&[2, 5, 4], Dtype::Float32)?; // [B, L, E]
+/// assert_eq!(Gru::new(4, 8, true)?.forward(&x, None)?.shape(), [2, 5, 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Gru {
     /// `[3 * H, D]`: reset gate, update gate, new state; its key is `Wx`
@@ -46,6 +57,18 @@ pub struct Gru {
 }
 
 /// A long short-term memory (Neural Computation 9, 1997).
+///
+/// ```
+/// use mlx_core::nn::Lstm;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let x = ops::ones(&[2, 5, 4], Dtype::Float32)?; // [B, L, E]
+/// let states = Lstm::new(4, 8, true)?.forward(&x, None)?;
+/// assert_eq!((states.hidden.shape(), states.cell.shape()), (&[2, 5, 8][..], &[2, 5, 8][..]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Lstm {
     /// `[4 * H, D]`: input gate, forget gate, new cell, output gate; its key is `Wx`

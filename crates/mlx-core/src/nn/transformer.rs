@@ -101,6 +101,19 @@ pub struct TransformerEncoderLayer {
 }
 
 /// Layers over one sequence, and a norm.
+///
+/// ```
+/// use mlx_core::fast::AttentionMask;
+/// use mlx_core::nn::TransformerEncoder;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let encoder = TransformerEncoder::new(2, 16, 4, Default::default())?;
+/// let x = ops::ones(&[1, 5, 16], Dtype::Float32)?; // [B, L, E]
+/// assert_eq!(encoder.forward(&x, AttentionMask::None)?.shape(), [1, 5, 16]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TransformerEncoder {
     /// In the order of application.
@@ -142,6 +155,19 @@ pub struct TransformerDecoderLayer {
 }
 
 /// Layers over one sequence that also see another, and a norm.
+///
+/// ```
+/// use mlx_core::nn::TransformerDecoder;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let decoder = TransformerDecoder::new(2, 16, 4, Default::default())?;
+/// let x = ops::ones(&[1, 5, 16], Dtype::Float32)?; // [B, L, E]
+/// let memory = ops::ones(&[1, 7, 16], Dtype::Float32)?;
+/// assert_eq!(decoder.forward(&x, &memory, Default::default())?.shape(), [1, 5, 16]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TransformerDecoder {
     /// In the order of application.
@@ -184,6 +210,19 @@ impl Default for TransformerOptions {
 }
 
 /// An encoder of one sequence, and a decoder of another that sees the encoder's output.
+///
+/// ```
+/// use mlx_core::nn::{Transformer, TransformerOptions};
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let options = TransformerOptions { dims: 16, num_heads: 4, ..Default::default() };
+/// let model = Transformer::new(options)?;
+/// let (src, tgt) = (ops::ones(&[1, 7, 16], Dtype::Float32)?, ops::ones(&[1, 5, 16], Dtype::Float32)?);
+/// assert_eq!(model.forward(&src, &tgt, Default::default())?.shape(), [1, 5, 16]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Transformer {
     /// Of the source.

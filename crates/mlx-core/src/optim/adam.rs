@@ -70,6 +70,19 @@ pub(super) fn mean(old: Array, beta: f64, value: &Array) -> Result<Array> {
 }
 
 /// [`Adam`] with weight decay apart from the gradient.
+///
+/// ```
+/// use mlx_core::optim::{AdamW, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let rule = AdamW { weight_decay: 0.1, ..AdamW::default() };
+/// let mut optimizer = Optimizer::new(rule, 1e-3)?;
+/// # use mlx_core::{nn::Parameters, ops, Dtype};
+/// # let w: Parameters = [("w".to_owned(), ops::ones(&[2, 2], Dtype::Float32)?)].into_iter().collect();
+/// # assert!(optimizer.apply_gradients(&w, &w)?["w"].at((0, 0))?.item::<f32>()? < 1.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// Parts of the running means that are kept.

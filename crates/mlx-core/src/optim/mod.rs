@@ -312,6 +312,27 @@ fn check_fits(path: &str, gradient: &Array, parameters: &Parameters) -> Result<(
 pub type Filter = dyn Fn(&str, &Array) -> bool;
 
 /// Several optimizers, each for the parameters that its filter accepts first.
+///
+/// ```
+/// use mlx_core::Array;
+/// use mlx_core::nn::{self, Linear};
+/// use mlx_core::optim::{Adam, Filter, MultiOptimizer, Muon, Optimizer};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// // Matrices by one rule, all else by another.
+/// let matrices: Box<Filter> = Box::new(|_path: &str, gradient: &Array| gradient.ndim() == 2);
+/// let muon = Optimizer::new(Muon::default(), 0.02)?;
+/// let adam = Optimizer::new(Adam::default(), 1e-3)?;
+/// let mut optimizer = MultiOptimizer::new(vec![(matrices, muon)], adam);
+///
+/// let mut model = Linear::new(4, 2, true)?;
+/// let x = mlx_core::ops::ones(&[3, 4], mlx_core::Dtype::Float32)?;
+/// let (_loss, gradients) =
+///     nn::value_and_grad(&mut model, |model| model.forward(&x)?.square()?.mean(.., false))?;
+/// optimizer.update(&mut model, &gradients)?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct MultiOptimizer {
     optimizers: Vec<(Box<Filter>, Optimizer)>,
     rest: Optimizer,

@@ -11,6 +11,22 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::TensorBytes;
 
 /// The tensors of one or more safetensors files as one map.
+///
+/// ```
+/// use mlx_core::io::Checkpoint;
+/// use mlx_core::{Array, Weights, save_safetensors};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path();
+/// save_safetensors(dir.join("model.safetensors"), [("model.norm", &Array::from(1.0f32))], &[])?;
+/// let checkpoint = Checkpoint::open_dir(dir)?;
+/// let weights = Weights::from_checkpoint(&checkpoint, |name| Some(name.replace("model.", "")));
+/// assert_eq!(weights.array("norm", &[])?.item::<f32>()?, 1.0);
+/// weights.finish()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Checkpoint {
     files: Vec<SafetensorsFile>,

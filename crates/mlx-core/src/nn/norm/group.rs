@@ -25,6 +25,17 @@ impl Default for GroupNormOptions {
 }
 
 /// Group norm (arXiv 1803.08494).
+///
+/// ```
+/// use mlx_core::nn::GroupNorm;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = GroupNorm::new(2, 4, Default::default())?;
+/// assert_eq!(layer.forward(&ops::ones(&[1, 3, 4], Dtype::Float32)?)?.to_vec::<f32>()?, [0.0; 12]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     /// `[C]`
@@ -42,6 +53,17 @@ pub struct GroupNorm {
 }
 
 /// Instance norm: each channel of each example has its mean and variance (arXiv 1607.08022).
+///
+/// ```
+/// use mlx_core::nn::InstanceNorm;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let layer = InstanceNorm::new(4, 1e-5, false)?;
+/// assert_eq!(layer.forward(&ops::ones(&[1, 3, 4], Dtype::Float32)?)?.to_vec::<f32>()?, [0.0; 12]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct InstanceNorm {
     /// `[C]`
