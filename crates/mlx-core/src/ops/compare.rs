@@ -90,6 +90,9 @@ impl Array {
 
 /// Chooses from `x` where the condition holds, else from `y`. Python: `where`.
 ///
+/// # Shape
+/// The one that all three broadcast to
+///
 /// # Errors
 /// When the shapes do not broadcast.
 ///

@@ -167,6 +167,9 @@ impl Array {
 /// # }
 /// ```
 ///
+/// # Shape
+/// `[D1, …, Dn]` → `n` of `[number of elements]`
+///
 /// # Errors
 /// When the array has no axes.
 pub fn nonzero(x: &Array) -> Result<Vec<Array>> {
@@ -177,6 +180,9 @@ pub fn nonzero(x: &Array) -> Result<Vec<Array>> {
 }
 
 /// Computes an array and returns [`nonzero`]'s positions in the flattened array.
+///
+/// # Shape
+/// Any → `[number of elements]`
 ///
 /// # Errors
 /// When computing it fails.

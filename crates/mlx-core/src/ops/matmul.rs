@@ -41,6 +41,9 @@ impl Array {
 
     /// Sums products over pairs of axes.
     ///
+    /// # Shape
+    /// The axes of this array that are left, then those of `other`
+    ///
     /// # Errors
     /// When the paired sizes differ.
     pub fn tensordot(&self, other: &Array, axes_a: &[i32], axes_b: &[i32]) -> Result<Array> {
@@ -72,6 +75,9 @@ impl Array {
     ///
     /// The last size is a power of two, or that times 12, 20 or 28. An array that is not floating
     /// becomes `float32`.
+    ///
+    /// # Shape
+    /// `[…, D] → […, D]`
     ///
     /// # Errors
     /// When the array is empty or its last size has no transform.
@@ -257,6 +263,9 @@ fn check_counted(shape: &[i32], op: &str) -> Result<()> {
 }
 
 /// Sums products as Einstein's notation says, such as `"ij,jk->ik"`.
+///
+/// # Shape
+/// What stands behind the arrow
 ///
 /// # Errors
 /// When the subscripts do not fit the operands.

@@ -292,6 +292,9 @@ impl Packed {
     ///
     /// An index is not negative.
     ///
+    /// # Shape
+    /// `x: […, L, E]` → `[…, L, D]`, the axes before them those of the indices
+    ///
     /// # Errors
     /// When the shapes do not fit, the indices are not integers, or one that the host has at hand is
     /// out of range.

@@ -63,6 +63,9 @@ impl Array {
 
     /// Returns the position of the greatest element along an axis; `None` flattens first.
     ///
+    /// # Shape
+    /// `[…, D, …]` → `[…]`, or with `keepdims` `[…, 1, …]`; `uint32`
+    ///
     /// # Errors
     /// When there is no such axis or it is empty.
     ///
@@ -86,6 +89,9 @@ impl Array {
 
     /// Returns the position of the least element along an axis; `None` flattens first.
     ///
+    /// # Shape
+    /// `[…, D, …]` → `[…]`, or with `keepdims` `[…, 1, …]`; `uint32`
+    ///
     /// # Errors
     /// When there is no such axis or it is empty.
     pub fn argmin(&self, axis: impl Into<Option<i32>>, keepdims: bool) -> Result<Array> {
@@ -97,6 +103,9 @@ impl Array {
     }
 
     /// Returns the softmax over axes; `precise` computes in float32.
+    ///
+    /// # Shape
+    /// That of this array
     ///
     /// # Errors
     /// When there is no such axis.

@@ -139,6 +139,9 @@ impl Array {
     /// Puts `values` at the index that `indices` has at the same place along an axis; without an
     /// axis, of the flattened array.
     ///
+    /// # Shape
+    /// That of this array; `values` broadcast to `indices`
+    ///
     /// # Errors
     /// When there is no such axis, the shapes do not broadcast elsewhere, the indices are not
     /// integers, or one that the host has at hand is out of range.

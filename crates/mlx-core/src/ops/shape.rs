@@ -55,6 +55,9 @@ impl Array {
 
     /// Joins the axes from `start` to `end`, both included, into one.
     ///
+    /// # Shape
+    /// `[B, L, D]`, axes 1 to 2 → `[B, L * D]`
+    ///
     /// # Errors
     /// When there is no such axis.
     pub fn flatten(&self, start: i32, end: i32) -> Result<Array> {
@@ -62,6 +65,9 @@ impl Array {
     }
 
     /// Splits an axis into several; one size may be -1.
+    ///
+    /// # Shape
+    /// `[B, L * D]`, axis 1 into `[L, D]` → `[B, L, D]`
     ///
     /// # Errors
     /// When the sizes do not multiply to the axis.
@@ -82,6 +88,9 @@ impl Array {
 
     /// Removes axes of size one.
     ///
+    /// # Shape
+    /// `[B, 1, D]` → `[B, D]`
+    ///
     /// # Errors
     /// When there is no such axis or its size is not one.
     pub fn squeeze<'a>(&self, axes: impl Into<Axes<'a>>) -> Result<Array> {
@@ -93,6 +102,9 @@ impl Array {
     }
 
     /// Adds axes of size one at positions of the result; none for `..`.
+    ///
+    /// # Shape
+    /// `[B, D]`, axis 1 → `[B, 1, D]`; axes count in the result
     ///
     /// # Errors
     /// When a position is out of range or given twice.
@@ -117,6 +129,9 @@ impl Array {
 
     /// Orders the axes anew.
     ///
+    /// # Shape
+    /// `[B, L, D]`, axes 0, 2, 1 → `[B, D, L]`
+    ///
     /// # Errors
     /// When `axes` is not a permutation.
     ///
@@ -136,6 +151,9 @@ impl Array {
 
     /// Reverses the order of the axes. Python: `T`.
     ///
+    /// # Shape
+    /// `[B, L, D] → [D, L, B]`
+    ///
     /// # Errors
     /// When memory runs out.
     pub fn t(&self) -> Result<Array> {
@@ -144,6 +162,9 @@ impl Array {
 
     /// Exchanges two axes.
     ///
+    /// # Shape
+    /// `[B, L, D]`, axes 0 and 2 → `[D, L, B]`
+    ///
     /// # Errors
     /// When there is no such axis.
     pub fn swapaxes(&self, axis1: i32, axis2: i32) -> Result<Array> {
@@ -151,6 +172,9 @@ impl Array {
     }
 
     /// Moves an axis to another position.
+    ///
+    /// # Shape
+    /// `[B, L, D]`, from 0 to 2 → `[L, D, B]`
     ///
     /// # Errors
     /// When there is no such axis.
@@ -196,6 +220,9 @@ impl Array {
 
     /// Splits before each of `indices` along an axis.
     ///
+    /// # Shape
+    /// `[…, D, …]`, `n` positions → `n + 1` arrays that differ in that axis only
+    ///
     /// # Errors
     /// When there is no such axis.
     ///
@@ -225,6 +252,9 @@ impl Array {
 
     /// Takes the diagonal `offset` of two axes, which become one at the end.
     ///
+    /// # Shape
+    /// `[L, D]` → `[min(L, D)]` where `offset` is 0; the diagonal is the last axis
+    ///
     /// # Errors
     /// When there are no such two axes.
     pub fn diagonal(&self, offset: i32, axis1: i32, axis2: i32) -> Result<Array> {
@@ -232,6 +262,9 @@ impl Array {
     }
 
     /// Sums the diagonal `offset` of two axes, by default in the array's own dtype.
+    ///
+    /// # Shape
+    /// The axes but the two: a matrix → 0-d
     ///
     /// # Errors
     /// When there are no such two axes.
@@ -248,6 +281,9 @@ impl Array {
     }
 
     /// Returns the differences of neighbours along an axis, `n` times over.
+    ///
+    /// # Shape
+    /// `[…, D, …]` → `[…, D - n, …]`
     ///
     /// # Errors
     /// When there is no such axis, `n` is negative, or the dtype cannot be subtracted.
@@ -292,6 +328,9 @@ impl Array {
 
     /// Repeats the whole array along each axis.
     ///
+    /// # Shape
+    /// `[L, D]`, `[2, 3]` → `[2 * L, 3 * D]`; the shorter list gets ones in front
+    ///
     /// # Errors
     /// When a number is negative.
     pub fn tile(&self, reps: &[i32]) -> Result<Array> {
@@ -299,6 +338,9 @@ impl Array {
     }
 
     /// Pads every axis with a value: `(before, after)` for each.
+    ///
+    /// # Shape
+    /// Axis `i` grows by both of `widths[i]`
     ///
     /// # Errors
     /// When there is not one pair for each axis, or a width is negative.
@@ -317,6 +359,9 @@ impl Array {
     }
 
     /// Pads every axis with elements of the array: `(before, after)` for each.
+    ///
+    /// # Shape
+    /// Axis `i` grows by both of `widths[i]`
     ///
     /// # Errors
     /// When there is not one pair for each axis, or a width is negative.
@@ -353,6 +398,9 @@ impl Array {
     /// Shifts along an axis; what leaves at one end enters at the other. Without an axis the
     /// array is flattened first.
     ///
+    /// # Shape
+    /// That of this array
+    ///
     /// # Errors
     /// When there is no such axis.
     pub fn roll(&self, shift: i32, axis: impl Into<Option<i32>>) -> Result<Array> {
@@ -372,6 +420,9 @@ impl Array {
     }
 
     /// Reverses the order along axes.
+    ///
+    /// # Shape
+    /// That of this array
     ///
     /// # Errors
     /// When there is no such axis.
@@ -513,6 +564,9 @@ pub fn stack<'a>(arrays: impl IntoIterator<Item = &'a Array>, axis: i32) -> Resu
 
 /// Broadcasts arrays against one another.
 ///
+/// # Shape
+/// The one shape that all broadcast to, for each
+///
 /// # Errors
 /// When the shapes do not broadcast.
 pub fn broadcast_arrays<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<Vec<Array>> {
@@ -566,6 +620,9 @@ pub fn depends<'a>(
 }
 
 /// Returns the coordinates of the grid that 1-D arrays span, one array for each.
+///
+/// # Shape
+/// Sizes `M`, `N`, `K` → `[N, M, K]` each, `[M, N, K]` with `matrix`; ones for the others if `sparse`
 ///
 /// # Errors
 /// When an array has several axes.
