@@ -120,6 +120,11 @@ pub(crate) fn current_raw() -> Result<sys::mlx_stream> {
     })
 }
 
+/// Makes the stream that MLX takes by itself, so that it is one of ours.
+pub(crate) fn ensure_default() -> Result<()> {
+    with_table(|table| table.default_of(Device::default_device()).map(|_| ()))
+}
+
 /// Returns the device that ops run on here.
 pub(crate) fn current_device() -> Result<Device> {
     with_table(|table| {
@@ -135,6 +140,7 @@ impl Stream {
     /// When the device is not available.
     pub fn new(device: Device) -> Result<Stream> {
         check_available(device)?;
+        ensure_default()?;
         with_table(|table| {
             let raw = ffi::new_stream(device == Device::Gpu)?;
             Ok(Stream { index: table.add(raw, device), device, thread: PhantomData })

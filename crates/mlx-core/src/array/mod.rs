@@ -11,6 +11,7 @@ mod update;
 use std::fmt;
 
 use mlx_sys as sys;
+use smallvec::SmallVec;
 
 pub use element::{Complex32, Element};
 pub use file::{
@@ -25,6 +26,9 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{self, Live, array_op};
 use crate::io::TensorBytes;
+
+/// One number for each axis, without the heap for as many axes as there commonly are.
+pub(crate) type Sizes = SmallVec<[i32; 8]>;
 
 /// An n-dimensional array: a handle to a node of MLX's lazy graph.
 ///
@@ -273,8 +277,8 @@ impl Array {
                 format!("item: expected one element, got shape {shape:?}"),
             ));
         }
-        let elements = self.to_vec::<T>()?;
-        elements.first().copied().ok_or_else(|| Error::new(ErrorKind::Runtime, "item: no data"))
+        self.check_element::<T>("item")?;
+        self.with_bytes(T::read)
     }
 
     /// Computes the array and copies its elements out in row-major order.
@@ -282,14 +286,17 @@ impl Array {
     /// # Errors
     /// When the elements are not of type `T`; [`Array::to_vec_as`] converts.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        if self.dtype() != T::DTYPE {
-            let (dtype, wanted) = (self.dtype(), T::DTYPE);
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("to_vec: array of {dtype} read as {wanted}"),
-            ));
+        self.check_element::<T>("to_vec")?;
+        self.with_bytes(element::from_bytes)
+    }
+
+    fn check_element<T: Element>(&self, op: &str) -> Result<()> {
+        let (dtype, wanted) = (self.dtype(), T::DTYPE);
+        if dtype == wanted {
+            return Ok(());
         }
-        self.with_bytes(|bytes| element::from_bytes(bytes))
+        let text = format!("{op}: array of {dtype} read as {wanted}");
+        Err(Error::new(ErrorKind::InvalidArgument, text))
     }
 
     /// Computes the array, converts its elements to `T`, and copies them out in row-major order.

@@ -8,7 +8,7 @@
 use super::index::mask::lone_mask;
 use super::index::{Index, IndexItem, Layout, Placed, View, place};
 use super::masked;
-use crate::array::{Array, Operand};
+use crate::array::{Array, Operand, Sizes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::Reduce;
 
@@ -63,7 +63,7 @@ fn write(array: &Array, items: Vec<IndexItem>, value: &Array, how: Reduce) -> Re
     let (view, shape) = View::new(&items, array.shape())?;
     let value = fit(value, &shape)?;
     let mut sizes = value.shape().iter().copied();
-    let value_shape: Vec<i32> = items
+    let value_shape: Sizes = items
         .iter()
         .filter_map(|item| match item {
             Placed::NewAxis => sizes.next().and(None),

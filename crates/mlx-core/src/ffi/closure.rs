@@ -91,6 +91,15 @@ pub(super) fn on_large_stack<R>(f: impl FnOnce() -> R) -> R {
     stacker::maybe_grow(BYTES / 2, BYTES, f)
 }
 
+/// Calls a function `name` of mlx-c that runs closures or walks what they made.
+///
+/// Transforms make nodes of their own. Where no op came before, MLX would make a default stream for
+/// these that no later thread gets, so ours is made first.
+pub(super) fn trace(name: &str, call: impl FnOnce() -> i32) -> Result<()> {
+    crate::stream::ensure_default()?;
+    check(on_large_stack(call), name)
+}
+
 thread_local! {
     /// How many [`Closure::vmap`] are under way, one within the other.
     static MAPPING: Cell<usize> = const { Cell::new(0) };
@@ -190,10 +199,9 @@ impl Closure {
         let inputs = ArrayVec::new(inputs)?;
         let mut outputs = ArrayVec::empty();
         // SAFETY: all three handles are live; the vector is filled on success.
-        let status = on_large_stack(|| unsafe {
+        trace("mlx_closure_apply", || unsafe {
             sys::mlx_closure_apply(outputs.as_mut(), self.0, inputs.0)
-        });
-        check(status, "mlx_closure_apply")?;
+        })?;
         outputs.into_arrays()
     }
 
@@ -223,10 +231,9 @@ impl Closure {
         let (primals, directions) = (ArrayVec::new(primals)?, ArrayVec::new(directions)?);
         let (mut outputs, mut changes) = (ArrayVec::empty(), ArrayVec::empty());
         // SAFETY: handles are live; the empty vectors are filled on success.
-        let status = on_large_stack(|| unsafe {
+        trace(name, || unsafe {
             function(outputs.as_mut(), changes.as_mut(), self.0, primals.0, directions.0)
-        });
-        check(status, name)?;
+        })?;
         Ok((outputs.into_arrays()?, changes.into_arrays()?))
     }
 
@@ -248,15 +255,14 @@ impl Closure {
         check(status, "mlx_value_and_grad")?;
         let (mut values, mut gradients) = (ArrayVec::empty(), ArrayVec::empty());
         // SAFETY: handles are live; the empty vectors are filled on success.
-        let status = on_large_stack(|| unsafe {
+        trace("mlx_value_and_grad", || unsafe {
             sys::mlx_closure_value_and_grad_apply(
                 values.as_mut(),
                 gradients.as_mut(),
                 gradient.0,
                 inputs.0,
             )
-        });
-        check(status, "mlx_value_and_grad")?;
+        })?;
         Ok((values.into_arrays()?, gradients.into_arrays()?))
     }
 
@@ -272,7 +278,7 @@ impl Closure {
         let inputs = ArrayVec::new(inputs)?;
         let (mut traced_in, mut traced_out) = (ArrayVec::empty(), ArrayVec::empty());
         // SAFETY: handles are live, slices outlive the call.
-        let status = on_large_stack(|| unsafe {
+        trace("mlx_vmap", || unsafe {
             sys::mlx_detail_vmap_trace(
                 traced_in.as_mut(),
                 traced_out.as_mut(),
@@ -281,12 +287,11 @@ impl Closure {
                 in_axes.as_ptr(),
                 in_axes.len(),
             )
-        });
-        check(status, "mlx_vmap")?;
+        })?;
         let out_axes = out_axes(&read_vector(traced_out.0)?)?;
         let mut outputs = ArrayVec::empty();
         // SAFETY: as above.
-        let status = on_large_stack(|| unsafe {
+        trace("mlx_vmap", || unsafe {
             sys::mlx_detail_vmap_replace(
                 outputs.as_mut(),
                 inputs.0,
@@ -297,8 +302,7 @@ impl Closure {
                 out_axes.as_ptr(),
                 out_axes.len(),
             )
-        });
-        check(status, "mlx_vmap")?;
+        })?;
         outputs.into_arrays()
     }
 }

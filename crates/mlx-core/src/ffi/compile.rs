@@ -4,7 +4,7 @@ use std::ptr;
 
 use mlx_sys as sys;
 
-use super::closure::on_large_stack;
+use super::closure::trace;
 use super::{ArrayVec, Closure, check};
 use crate::array::Array;
 use crate::error::Result;
@@ -76,10 +76,9 @@ impl TraceRecord {
         let inputs = ArrayVec::new(inputs)?;
         let mut record = TraceRecord::empty();
         // SAFETY: handles are live, the record is filled on success.
-        let status = on_large_stack(|| unsafe {
+        trace("mlx_compile", || unsafe {
             sys::mlx_shim_record_trace(&mut record.0, function.0, inputs.0)
-        });
-        check(status, "mlx_compile")?;
+        })?;
         Ok(record)
     }
 

@@ -6,7 +6,7 @@ use std::ptr;
 
 use mlx_sys as sys;
 
-use super::closure::{give, on_large_stack, release, run};
+use super::closure::{give, release, run, trace};
 use super::{ArrayVec, check, finish_array, last_error, null_array, read_vector};
 use crate::array::Array;
 use crate::error::{Error, ErrorKind, Result};
@@ -84,10 +84,9 @@ impl Exporter {
         let args = ArrayVec::new(args)?;
         let map = Map::new(kwargs)?;
         // SAFETY: all three handles are live.
-        let status = on_large_stack(|| unsafe {
+        trace("mlx_export_function", || unsafe {
             sys::mlx_function_exporter_apply_kwargs(self.0, args.0, map.0)
-        });
-        check(status, "mlx_export_function")
+        })
     }
 }
 

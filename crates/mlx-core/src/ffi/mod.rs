@@ -31,6 +31,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
 use mlx_sys as sys;
+use smallvec::SmallVec;
 
 use crate::array::Array;
 use crate::dtype::Dtype;
@@ -230,7 +231,7 @@ impl ArrayVec {
     }
 
     pub(crate) fn new<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<Self> {
-        let raw: Vec<sys::mlx_array> = arrays.into_iter().map(Array::raw).collect();
+        let raw: SmallVec<[sys::mlx_array; 8]> = arrays.into_iter().map(Array::raw).collect();
         // SAFETY: the handles are live; the vector copies them.
         let vec = unsafe { sys::mlx_vector_array_new_data(raw.as_ptr(), raw.len()) };
         let vec = ArrayVec(vec, Live::new());
@@ -427,6 +428,8 @@ pub(crate) fn promote_types(a: Dtype, b: Dtype) -> Dtype {
 }
 
 pub(crate) fn random_next_key() -> Result<Array> {
+    // MLX splits the key on the default stream.
+    crate::stream::ensure_default()?;
     let mut raw = null_array();
     // SAFETY: `raw` is an empty handle to fill.
     let status = unsafe { sys::mlx_shim_random_next_key(&mut raw) };

@@ -32,8 +32,6 @@ impl Compiled {
             return self.function.apply(inputs);
         }
         let _busy = Raised::new(&self.busy);
-        // MLX keeps a trace by the thread's default stream, which has to be there before the first.
-        crate::stream::current_device()?;
         let Some(shapes) = &self.shapes else { return self.compiled.apply(inputs) };
         if !shapes.hold(&self.function, inputs) {
             return self.function.apply(inputs);

@@ -3,9 +3,10 @@
 use std::sync::Barrier;
 use std::time::Duration;
 
-use mlx_core::transforms::compile;
+use mlx_core::transforms::{checkpoint, compile, jvp, value_and_grad_once, vjp, vmap_once};
 use mlx_core::{
-    Array, Device, Dtype, ErrorKind, Result, Stream, async_eval, memory, ops, stream, with_stream,
+    Array, Device, Dtype, ErrorKind, Result, Stream, async_eval, memory, ops, random, stream,
+    with_stream,
 };
 
 use crate::alone::alone;
@@ -188,6 +189,43 @@ fn a_pool_gives_its_streams_up() {
         let more = os_threads() - start;
         // A busy machine may come late to a stream that is free; without reuse it would be 100.
         assert!(more <= 25, "{more} more OS threads after 100 times");
+    });
+}
+
+/// Transforms make nodes of their own, for which MLX would take a stream that no later thread gets.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_may_begin_with_any_call() {
+    let square = |x: &[Array]| Ok(vec![x[0].square()?]);
+    let x = || [Array::from(3.0f32)];
+    type Call<'a> = (&'a str, &'a (dyn Fn() -> Result<Array> + Sync));
+    let calls: [Call<'_>; 8] = [
+        ("vjp", &|| Ok(vjp(square, &x(), &[Array::from(1.0f32)])?.1.remove(0))),
+        ("jvp", &|| Ok(jvp(square, &x(), &[Array::from(1.0f32)])?.1.remove(0))),
+        ("vmap", &|| {
+            let rows = Array::from_slice(&[1.0f32, 2.0], &[2])?;
+            Ok(vmap_once(square, &[rows], 0, 0)?.remove(0))
+        }),
+        ("value_and_grad", &|| Ok(value_and_grad_once(square, &x(), 0)?.1.remove(0))),
+        ("checkpoint", &|| Ok(checkpoint(square)?.call(&x())?.remove(0))),
+        ("compile", &|| Ok(compile(square, false)?.call(&x())?.remove(0))),
+        ("random", &|| random::uniform(0.0, 1.0, &[2], Dtype::Float32, None)),
+        ("stream", &|| with_stream(Stream::new(Device::Cpu)?, || x()[0].square())),
+    ];
+    alone("streams::a_thread_may_begin_with_any_call", || {
+        for (name, call) in calls {
+            let run = || {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| call().and_then(|y| y.eval()).expect(name));
+                });
+            };
+            (0..5).for_each(|_| run());
+            let threads = os_threads();
+            (0..40).for_each(|_| run());
+            let more = os_threads().saturating_sub(threads);
+            // A busy machine may come late to a stream that is free.
+            assert!(more <= 10, "{name}: {more} more OS threads after 40 threads");
+        }
     });
 }
 

@@ -6,7 +6,7 @@
 
 use super::bounds::Bounds;
 use super::view::View;
-use super::{Placed, mask};
+use super::{Placed, PlacedItems, mask};
 use crate::array::Array;
 use crate::array::update::fit;
 use crate::dtype::Dtype;
@@ -43,7 +43,7 @@ pub(in crate::array) struct Layout {
 }
 
 impl Layout {
-    pub(in crate::array) fn new(items: Vec<Placed>, shape: &[i32]) -> Result<Layout> {
+    pub(in crate::array) fn new(items: PlacedItems, shape: &[i32]) -> Result<Layout> {
         let mut view = View::default();
         let mut sizes = Vec::with_capacity(shape.len());
         let (mut arrays, mut axes) = (Vec::new(), Vec::new());

@@ -11,7 +11,9 @@ mod view;
 
 use std::ops::{Range, RangeFrom, RangeFull, RangeTo, RangeToInclusive};
 
-use crate::array::Array;
+use smallvec::SmallVec;
+
+use crate::array::{Array, Sizes};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::array_op;
@@ -220,6 +222,9 @@ pub(crate) enum Placed {
     Nothing,
 }
 
+/// The whole index, without the heap for as many axes as there commonly are.
+pub(crate) type PlacedItems = SmallVec<[Placed; 8]>;
+
 impl Placed {
     fn removes_axis(&self) -> bool {
         matches!(self, Placed::Int(_))
@@ -271,7 +276,7 @@ impl Array {
         }
         let (view, shape) = View::new(&items, self.shape())?;
         let result = view.of(self)?;
-        if result.shape() == shape {
+        if *result.shape() == *shape {
             return Ok(result);
         }
         if shape.len() + items.iter().filter(|item| item.removes_axis()).count() != self.ndim() {
@@ -279,7 +284,7 @@ impl Array {
         }
         let of_axes = items.iter().filter(|item| !matches!(item, Placed::Nothing));
         let removed = of_axes.zip(0..).filter(|(item, _)| item.removes_axis());
-        let axes: Vec<i32> = removed.map(|(_, axis)| axis).collect();
+        let axes: Sizes = removed.map(|(_, axis)| axis).collect();
         result.squeeze(&axes[..])
     }
 }
@@ -289,7 +294,7 @@ fn is_mask(array: &Array) -> bool {
 }
 
 /// Writes out the ellipsis and adds full slices for the axes after the last index.
-pub(crate) fn place(items: Vec<IndexItem>, ndim: usize) -> Result<Vec<Placed>> {
+pub(crate) fn place(items: Vec<IndexItem>, ndim: usize) -> Result<PlacedItems> {
     let n_axes = items.iter().map(IndexItem::n_axes).sum::<usize>();
     let n_ellipses = items.iter().filter(|i| matches!(i, IndexItem::Ellipsis)).count();
     if n_ellipses > 1 {
@@ -302,7 +307,7 @@ pub(crate) fn place(items: Vec<IndexItem>, ndim: usize) -> Result<Vec<Placed>> {
         ));
     }
     let full = || std::iter::repeat_with(|| Placed::Slice(Slice::step(1))).take(ndim - n_axes);
-    let mut placed = Vec::with_capacity(items.len() + ndim - n_axes);
+    let mut placed = PlacedItems::with_capacity(items.len() + ndim - n_axes);
     for item in items {
         placed.push(match item {
             IndexItem::Int(position) => Placed::Int(position),

@@ -2,7 +2,7 @@
 
 use super::bounds::Bounds;
 use super::{Placed, Slice};
-use crate::array::Array;
+use crate::array::{Array, Sizes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::array_op;
 use crate::ops::Reduce;
@@ -35,23 +35,18 @@ impl Slice {
 /// A view being put together, axis by axis.
 #[derive(Default)]
 pub(crate) struct View {
-    start: Vec<i32>,
-    stop: Vec<i32>,
-    step: Vec<i32>,
+    start: Sizes,
+    stop: Sizes,
+    step: Sizes,
     pub(super) is_partial: bool,
 }
 
 impl View {
-    fn with_capacity(n: usize) -> View {
-        let new = || Vec::with_capacity(n);
-        View { start: new(), stop: new(), step: new(), is_partial: false }
-    }
-
     /// Puts a view without index arrays together, and the shape of the result: the view's without
     /// the axes of integers, and with the new ones.
-    pub(in crate::array) fn new(items: &[Placed], shape: &[i32]) -> Result<(View, Vec<i32>)> {
-        let mut view = View::with_capacity(shape.len());
-        let mut result_shape = Vec::with_capacity(items.len());
+    pub(in crate::array) fn new(items: &[Placed], shape: &[i32]) -> Result<(View, Sizes)> {
+        let mut view = View::default();
+        let mut result_shape = Sizes::new();
         for item in items {
             let size = shape.get(view.start.len()).copied().unwrap_or(0);
             match item {
@@ -127,7 +122,7 @@ pub(crate) fn resolve_slices(
     start: &[i32],
     stop: &[i32],
     strides: &[i32],
-) -> Result<[Vec<i32>; 3]> {
+) -> Result<[Sizes; 3]> {
     if [start.len(), stop.len(), strides.len()] != [shape.len(); 3] {
         return Err(Error::new(
             ErrorKind::InvalidArgument,

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use crate::{Array, Dtype, Result, fast, ops};
+use crate::{Array, Dtype, Ellipsis, NewAxis, Result, Slice, eval, fast, ops};
 
 /// Counts the allocations of the thread that asks.
 struct Counting;
@@ -37,8 +37,7 @@ fn allocations<T>(f: impl FnOnce() -> T) -> usize {
     n
 }
 
-/// What still allocates: indexing its list of items, and whatever takes several arrays or gives
-/// them, the vector between Rust's and C++'s; `eval` is among them.
+/// What still allocates: whatever gives several arrays, and whatever takes many.
 #[test]
 fn wrapping_an_op_allocates_nothing() {
     let x = ops::ones(&[4, 6], Dtype::Float32).unwrap();
@@ -49,7 +48,7 @@ fn wrapping_an_op_allocates_nothing() {
     assert!(allocations(|| Box::new(1)) > 0, "nothing is counted");
 
     type Case<'a> = (&'a str, &'a dyn Fn() -> Result<Array>);
-    let cases: [Case<'_>; 16] = [
+    let cases: [Case<'_>; 18] = [
         ("clone", &|| Ok(x.clone())),
         ("exp", &|| x.exp()),
         ("negative", &|| x.negative()),
@@ -66,6 +65,8 @@ fn wrapping_an_op_allocates_nothing() {
         ("add a number", &|| &x + 1.0),
         ("broadcast", &|| x.broadcast_to([2, 4, 6])),
         ("rms_norm", &|| fast::rms_norm(&x, None, 1e-5)),
+        ("concatenate", &|| ops::concatenate([&x, &y], 0)),
+        ("eval", &|| eval([&x, &y]).map(|()| x.clone())),
     ];
     let offenders: Vec<String> = cases
         .iter()
@@ -74,4 +75,29 @@ fn wrapping_an_op_allocates_nothing() {
         .map(|(name, n)| format!("{name}: {n}"))
         .collect();
     assert!(offenders.is_empty(), "{}", offenders.join(", "));
+}
+
+/// The one is the list of items, which is public.
+#[test]
+fn an_index_without_arrays_allocates_once() {
+    let x = ops::ones(&[4, 6, 2], Dtype::Float32).unwrap();
+    x.exp().unwrap();
+    let cases: [(&str, &dyn Fn() -> Result<Array>); 8] = [
+        ("integer", &|| x.at(-1)),
+        ("integers", &|| x.at((1, 2, 0))),
+        ("range", &|| x.at(1..3)),
+        ("ranges", &|| x.at((.., 1.., ..1))),
+        ("steps", &|| x.at((Ellipsis, Slice::step(-1)))),
+        ("integer and range", &|| x.at((.., 0, 1..))),
+        ("new axes", &|| x.at((NewAxis, 1, .., NewAxis))),
+        ("write", &|| x.put((1, ..), &x.at((0, ..))?)),
+    ];
+    for (name, f) in cases {
+        let most = if name == "write" { 2 } else { 1 };
+        let n = allocations(|| f().unwrap());
+        assert!(n <= most, "{name}: {n} allocations");
+    }
+    let one = x.at((0, 0, 0)).unwrap();
+    assert_eq!(allocations(|| one.item::<f32>().unwrap()), 0);
+    assert_eq!(allocations(|| one.to_vec::<f32>().unwrap()), 1);
 }
