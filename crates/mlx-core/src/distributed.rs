@@ -11,8 +11,8 @@
 //! process's place in it. `mlx.launch` of Python's MLX sets them; this library reads neither.
 //!
 //! When a process of a ring dies, the collectives of its neighbours fail. MLX does not mend the
-//! ring: a later collective may wait forever, and bytes on their way may still be written to where
-//! the failed one wanted them. End the process after such an error.
+//! ring, so every later collective of the group is an error at once; end the process. Exit waits
+//! five seconds for a collective under way, then leaves without it.
 
 use std::ffi::CStr;
 use std::sync::{Mutex, PoisonError};

@@ -76,7 +76,11 @@ fn link(prefix: &Prefix) -> Result<(), Error> {
     let is_static = text.lines().any(|line| line == "static mlx");
 
     let mut shim = cc::Build::new();
-    shim.cpp(true).std("c++20").files(["shim/shim.cpp", "shim/runtime.cpp"]);
+    shim.cpp(true).std("c++20").files([
+        "shim/shim.cpp",
+        "shim/runtime.cpp",
+        "shim/distributed.cpp",
+    ]);
     shim.include(&include).include("shim");
     shim.define("NDEBUG", None).opt_level(2).warnings(false);
     if is_static {

@@ -588,8 +588,9 @@ extern "C" int mlx_shim_distributed_init(
     bool strict,
     const char* backend) {
   return mlx_shim::guard([&] {
+    mlx_shim_init();
     check_ring_environment();
-    mlx_distributed_group_set_(*res, mx::distributed::init(strict, backend));
+    mlx_distributed_group_set_(*res, mlx_shim::watch(mx::distributed::init(strict, backend)));
   });
 }
 

@@ -351,8 +351,9 @@ struct ExitGuard {
   }
 
   ~ExitGuard() {
+    mlx_shim::begin_exit();
     for (auto stream : mx::get_streams()) {
-      if (stream.device == mx::Device::cpu) {
+      if (stream.device == mx::Device::cpu && !mlx_shim::is_for_collectives(stream)) {
         try {
           mx::synchronize(stream);
         } catch (...) {
@@ -360,6 +361,7 @@ struct ExitGuard {
         }
       }
     }
+    mlx_shim::leave_groups();
   }
 };
 

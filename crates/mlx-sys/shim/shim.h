@@ -71,6 +71,8 @@ int mlx_shim_eval(mlx_vector_array arrays, bool async);
 int mlx_shim_synchronize(mlx_stream stream);
 
 // Gap: MLX takes the rank of a ring's process as any number and divides by the number of hosts.
+// Gap: behind a collective that failed, or whose peer stands still, a CPU stream and with it exit wait
+// forever. After a failure a group's collectives are refused, and exit gives up those under way.
 int mlx_shim_distributed_init(mlx_distributed_group* res, bool strict, const char* backend);
 
 // Gap: mlx-c has no dtype promotion.

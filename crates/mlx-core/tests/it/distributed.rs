@@ -9,7 +9,7 @@ use mlx_core::distributed::{
     self, Backend, Group, InitOptions, all_gather, all_max, all_min, all_sum, recv, recv_like,
     send, sum_scatter,
 };
-use mlx_core::{Array, Dtype, ErrorKind, Result, eval, ops};
+use mlx_core::{Array, Dtype, ErrorKind, Result, async_eval, eval, ops};
 
 use crate::alone::alone;
 
@@ -86,6 +86,7 @@ fn child_process() {
     match std::env::var(SCRIPT).as_deref() {
         Ok("collectives") => collectives().expect("collectives"),
         Ok("peer") => lose_a_peer().expect("a lost peer"),
+        Ok("exit") => exit_with_a_collective_under_way().expect("a group"),
         Ok("threads") => join_from_another_thread().expect("a group"),
         _ => {}
     }
@@ -104,6 +105,25 @@ fn three_processes_exchange_arrays() {
 #[test]
 fn a_lost_peer_is_an_error_soon() {
     check_script("peer", 2);
+}
+
+#[test]
+fn exit_does_not_wait_for_a_peer_that_stands_still() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut outcome = Ok(());
+    for _ in 0..2 {
+        let mut children = start("exit", 2, &dir).into_iter();
+        let first = children.next().expect("a process");
+        outcome = end(first, Duration::from_secs(30));
+        for mut other in children {
+            let _ = other.kill();
+            let _ = other.wait();
+        }
+        if outcome.as_ref().is_err_and(|text| text.starts_with("exit status: 7")) {
+            return;
+        }
+    }
+    panic!("{outcome:?}");
 }
 
 #[test]
@@ -197,13 +217,37 @@ fn lose_a_peer() -> Result<()> {
     }
     let start = Instant::now();
     let x = all_sum(&ops::ones(&[1000], Dtype::Float32)?, &group)?;
+    // One behind the other, queued before the first has failed.
+    let x = all_max(&(all_sum(&x, &group)? * 0.5)?, &group)?;
     let error = x.eval().unwrap_err();
     assert_eq!(error.to_string(), "ring: connection to a peer was lost");
     assert!(x.to_vec::<f32>().is_err());
+    // The connection is not served any more, and MLX's own collective would wait for it forever.
+    for _ in 0..3 {
+        let error = all_sum(&Array::from(1.0f32), &group)?.eval().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "distributed: an earlier collective of this group failed: [ring] connection to a peer \
+             was lost"
+        );
+    }
+    assert!(all_gather(&(recv(&[2], Dtype::Int32, 1, &group)? + 1)?, None)?.eval().is_err());
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     // What has nothing to do with the ring goes on.
     assert_eq!((Array::from(1.0f32) + 1.0)?.item::<f32>()?, 2.0);
     Ok(())
+}
+
+/// Leaves with a code of its own, while its neighbour does not answer.
+fn exit_with_a_collective_under_way() -> Result<()> {
+    let group = Group::init(RING)?;
+    all_sum(&Array::from(1.0f32), &group)?.eval()?;
+    if group.rank() == 1 {
+        std::thread::sleep(Duration::from_secs(100));
+    }
+    let x = all_sum(&ops::ones(&[1000], Dtype::Float32)?, &group)?;
+    async_eval([&all_sum(&(x + 1.0)?, &group)?])?;
+    std::process::exit(7);
 }
 
 fn join_from_another_thread() -> Result<()> {
