@@ -83,6 +83,13 @@ def main():
         times = {name: once(lambda: chain(f, x)) / N for name, f in ops.items()}
         times["a layer's calls"] = once(layers) / (N // BLOCK_CALLS * BLOCK_CALLS)
         times["add and eval"] = once(evals) / (N // 10)
+        chains = 0
+        for _ in range(10):
+            h = x
+            for _ in range(1000):
+                h = h + y
+            chains += once(lambda: mx.eval(h))
+        times["eval of a chain of 1,000"] = chains / 10_000
         print(json.dumps(times), flush=True)
 
 

@@ -90,6 +90,12 @@ fn round() -> Result<Times> {
         })
     })?;
     times.insert("add and eval".to_owned(), evals / (N / 10) as f64);
+    let mut chains = 0.0;
+    for _ in 0..10 {
+        let last = chain(&x, 1000, |x| x + &y)?;
+        chains += once(|| last.eval().map(|()| last))?;
+    }
+    times.insert("eval of a chain of 1,000".to_owned(), chains / 10_000.0);
     Ok(times)
 }
 
@@ -139,14 +145,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         child.wait()?;
     }
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:20} {:>10} {:>10} {:>7}", "ns per call", "mlx-core", "Python", "ratio")?;
+    writeln!(out, "{:24} {:>10} {:>10} {:>7}", "ns per call", "mlx-core", "Python", "ratio")?;
     for name in ours[0].keys() {
         let ours = median(&ours, name).unwrap_or(f64::NAN);
         match median(&theirs, name) {
             Some(theirs) => {
-                writeln!(out, "{name:20} {ours:10.0} {theirs:10.0} {:6.2}x", theirs / ours)?;
+                writeln!(out, "{name:24} {ours:10.0} {theirs:10.0} {:6.2}x", theirs / ours)?;
             }
-            None => writeln!(out, "{name:20} {ours:10.0}")?,
+            None => writeln!(out, "{name:24} {ours:10.0}")?,
         }
     }
     Ok(())

@@ -19,7 +19,6 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -113,8 +112,7 @@ bool is_new(const mx::array& a) {
   return a.status() == mx::array::Status::unscheduled;
 }
 
-// Calls `visit` for each array that is to be computed for `outputs` and for what those start from,
-// until it returns false.
+// Calls `visit` for each array that is to be computed for `outputs` and for what those start from.
 template <typename F>
 void walk(const std::vector<mx::array>& outputs, F&& visit) {
   std::unordered_set<uintptr_t> seen;
@@ -130,9 +128,7 @@ void walk(const std::vector<mx::array>& outputs, F&& visit) {
   while (!pending.empty()) {
     auto& a = *pending.back();
     pending.pop_back();
-    if (!visit(a)) {
-      return;
-    }
+    visit(a);
     if (is_new(a)) {
       push(a.inputs());
       push(a.siblings());
@@ -150,46 +146,99 @@ struct Handles {
 long count_handles(const mx::array& a);
 template struct Handles<&mx::array::array_desc_>;
 
-bool is_on_one_stream(const std::vector<mx::array>& outputs) {
-  std::optional<int> stream;
-  bool is_one = true;
-  walk(outputs, [&](const mx::array& a) {
-    if (is_new(a) && a.has_primitive()) {
-      int index = a.primitive().stream().index;
-      is_one = stream.value_or(index) == index;
-      stream = index;
+// The arrays that an evaluation on several streams computes. Made anew for each, with its memory
+// kept, because a map of MLX's sort would cost a tenth of the evaluation itself.
+class Graph {
+ public:
+  // The arrays to be computed for `outputs` that somebody besides the graph has a handle to; none
+  // where all are on one stream. Holding them costs nothing: MLX never gives their memory to a
+  // result.
+  std::vector<mx::array> readable_later(const std::vector<mx::array>& outputs) {
+    std::vector<mx::array> held;
+    if (has_two_streams(outputs)) {
+      for (auto& node : nodes_) {
+        if (count_handles(*node.array) > node.inner) {
+          held.push_back(*node.array);
+        }
+      }
     }
-    return is_one;
-  });
-  return is_one;
-}
+    if (places_.size() > max_kept) {
+      nodes_ = {};
+      places_ = {};
+    }
+    for (auto& node : nodes_) {
+      places_[node.place] = 0;
+    }
+    nodes_.clear();
+    return held;
+  }
 
-// The arrays to be computed for `outputs` that somebody besides this graph has a handle to. Holding
-// them costs nothing: MLX never gives their memory to a result.
-std::vector<mx::array> readable_later(const std::vector<mx::array>& outputs) {
-  std::unordered_map<uintptr_t, long> inner;
-  auto add = [&](const std::vector<mx::array>& arrays) {
-    for (auto& a : arrays) {
-      inner[a.id()]++;
-    }
+ private:
+  static constexpr size_t max_kept = 1 << 17;
+
+  struct Node {
+    const mx::array* array;
+    // How many handles the graph itself has to it.
+    long inner;
+    size_t place;
   };
-  add(outputs);
-  walk(outputs, [&](const mx::array& a) {
-    if (is_new(a)) {
+
+  bool has_two_streams(const std::vector<mx::array>& outputs) {
+    add(outputs);
+    bool has_two = false;
+    std::optional<int> stream;
+    for (size_t i = 0; i < nodes_.size(); i++) {
+      auto& a = *nodes_[i].array;
+      if (a.has_primitive()) {
+        int index = a.primitive().stream().index;
+        has_two |= stream.value_or(index) != index;
+        stream = index;
+      }
       add(a.inputs());
       add(a.siblings());
     }
-    return true;
-  });
-  std::vector<mx::array> held;
-  walk(outputs, [&](const mx::array& a) {
-    if (is_new(a) && count_handles(a) > inner[a.id()]) {
-      held.push_back(a);
+    return has_two;
+  }
+
+  void add(const std::vector<mx::array>& arrays) {
+    for (auto& a : arrays) {
+      if (is_new(a)) {
+        add(a);
+      }
     }
-    return true;
-  });
-  return held;
-}
+  }
+
+  void add(const mx::array& a) {
+    if (places_.size() < 2 * (nodes_.size() + 1)) {
+      places_.assign(std::max<size_t>(64, 4 * nodes_.size()), 0);
+      for (size_t i = 0; i < nodes_.size(); i++) {
+        nodes_[i].place = find(nodes_[i].array->id());
+        places_[nodes_[i].place] = static_cast<uint32_t>(i + 1);
+      }
+    }
+    size_t place = find(a.id());
+    if (places_[place]) {
+      nodes_[places_[place] - 1].inner++;
+    } else {
+      nodes_.push_back({&a, 1, place});
+      places_[place] = static_cast<uint32_t>(nodes_.size());
+    }
+  }
+
+  // Where the node with an id is, or goes to.
+  size_t find(uintptr_t id) const {
+    size_t mask = places_.size() - 1;
+    size_t i = (static_cast<uint64_t>(id) * 0x9e3779b97f4a7c15u >> 32) & mask;
+    while (places_[i] && nodes_[places_[i] - 1].array->id() != id) {
+      i = (i + 1) & mask;
+    }
+    return i;
+  }
+
+  std::vector<Node> nodes_;
+  // One more than an index into the nodes, by id; 0 is nothing. As many as a power of two.
+  std::vector<uint32_t> places_;
+};
 
 // Puts a task behind everything on a CPU stream.
 template <typename F>
@@ -203,6 +252,7 @@ struct Thread {
   // The events of evaluations that are not yet known to have ended well, oldest first.
   std::deque<Events> flights;
   size_t sweep_at = 64;
+  Graph graph;
 
   Thread() {
     // Made before this, and so destroyed after it: what the thread's streams need to be usable.
@@ -407,59 +457,69 @@ struct Thread {
     if (is_traced && !async) {
       return evaluate_traced(arrays);
     }
+    std::vector<mx::array> held;
     if (is_any_new) {
-      start(arrays);
+      held = start(arrays);
     }
     if (async) {
+      if (is_any_new) {
+        flights.push_back(events_of(arrays, held));
+      }
       return;
     }
     for (auto& a : arrays) {
       auto& event = a.event();
       if (event.valid()) {
         if (auto* slot = failures ? failures->find(event.load_error()) : nullptr) {
+          flights.push_back(events_of(arrays, held));
           throw std::runtime_error(slot->text);
         }
       }
       try {
         const_cast<mx::array&>(a).wait();
       } catch (const std::exception& e) {
-        mark_failed(e.what());
+        mark_failed(e.what(), events_of(arrays, held));
         throw;
       }
+    }
+    // The outputs' events have ended well. Those of other streams may not be over.
+    if (!held.empty()) {
+      flights.push_back(events_of({}, held));
     }
     settle();
   }
 
-  void start(const std::vector<mx::array>& arrays) {
+  static Events events_of(
+      const std::vector<mx::array>& arrays,
+      const std::vector<mx::array>& held) {
+    Events events;
+    for (auto& a : arrays) {
+      add_event(events, a);
+    }
+    for (auto& a : held) {
+      add_event(events, a);
+    }
+    return events;
+  }
+
+  // Queues the ops, and returns the arrays whose events have to be known besides the outputs'.
+  std::vector<mx::array> start(const std::vector<mx::array>& arrays) {
     // An evaluation has one event for each stream. That of the only one is found at the outputs.
     std::vector<mx::array> held;
-    if (streams.size() > 1 && !is_on_one_stream(arrays)) {
-      held = readable_later(arrays);
+    if (streams.size() > 1) {
+      held = graph.readable_later(arrays);
     }
-    Events events;
-    auto add_held = [&] {
-      for (auto& a : held) {
-        add_event(events, a);
-      }
-    };
     try {
       mx::async_eval(arrays);
     } catch (const std::exception& e) {
       // MLX has waited for the streams and taken errors of earlier tasks out of them. What it had
       // not come to is as it was, and leads to what it had.
-      walk(arrays, [&](const mx::array& a) {
-        add_event(events, a);
-        return true;
-      });
-      add_held();
+      auto events = events_of({}, held);
+      walk(arrays, [&](const mx::array& a) { add_event(events, a); });
       mark_failed(e.what(), std::move(events));
       throw;
     }
-    for (auto& a : arrays) {
-      add_event(events, a);
-    }
-    add_held();
-    flights.push_back(std::move(events));
+    return held;
   }
 
   // Inside a gradient only MLX's blocking form is allowed, which gives arrays no event.
@@ -469,7 +529,6 @@ struct Thread {
       if (is_new(a)) {
         nodes.push_back(a);
       }
-      return true;
     });
     try {
       mx::eval(arrays);
