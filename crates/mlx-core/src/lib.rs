@@ -31,7 +31,7 @@ mod ffi;
 pub mod fft;
 pub mod guide;
 pub mod io;
-mod kernels;
+pub mod kernels;
 pub mod linalg;
 pub mod memory;
 pub mod metal;

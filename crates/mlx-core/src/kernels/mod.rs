@@ -5,43 +5,70 @@
 //! Each agrees with MLX's result to rounding, and brings MLX's own ops as the fallback that vmap
 //! and gradients use.
 
+mod compute;
 mod norm;
 
 pub(crate) use norm::rms_norm;
 
-use half::{bf16, f16};
+use std::cell::Cell;
 
-/// A floating element type that a kernel reads and writes, computing in `f32`.
-pub(crate) trait Float: Copy {
-    fn to_f32(self) -> f32;
-    fn from_f32(x: f32) -> Self;
+pub use compute::Isa;
+pub(crate) use compute::Float;
+pub use compute::pool::{set_threads, threads};
+
+/// How kernels made within [`with_options`] compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KernelOptions {
+    /// What products with packed weights round.
+    pub arithmetic: Arithmetic,
+    /// The instructions to use.
+    pub isa: Isa,
 }
 
-impl Float for f32 {
-    fn to_f32(self) -> f32 {
-        self
-    }
-    fn from_f32(x: f32) -> Self {
-        x
-    }
-}
-
-impl Float for f16 {
-    fn to_f32(self) -> f32 {
-        f16::to_f32(self)
-    }
-    fn from_f32(x: f32) -> Self {
-        f16::from_f32(x)
+impl Default for KernelOptions {
+    fn default() -> Self {
+        KernelOptions { arithmetic: Arithmetic::default(), isa: Isa::detect() }
     }
 }
 
-impl Float for bf16 {
-    fn to_f32(self) -> f32 {
-        bf16::to_f32(self)
+/// What a product of activations with packed weights rounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Arithmetic {
+    /// Nothing but sums in float32: MLX's result to rounding.
+    #[default]
+    Exact,
+    /// Activations, to 8 bits with a scale for each group of the weight, so that products are of
+    /// integers. Several times faster.
+    Fast,
+}
+
+thread_local! {
+    static OPTIONS: Cell<Option<KernelOptions>> = const { Cell::new(None) };
+}
+
+/// Calls `f`; kernels whose nodes it makes on this thread compute as `options` say.
+///
+/// ```
+/// use mlx_core::kernels::{Arithmetic, KernelOptions, options, with_options};
+///
+/// let fast = KernelOptions { arithmetic: Arithmetic::Fast, ..options() };
+/// assert_eq!(with_options(fast, options), fast);
+/// assert_eq!(options().arithmetic, Arithmetic::Exact);
+/// ```
+pub fn with_options<R>(options: KernelOptions, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<KernelOptions>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            OPTIONS.set(self.0);
+        }
     }
-    fn from_f32(x: f32) -> Self {
-        bf16::from_f32(x)
-    }
+    let _restore = Restore(OPTIONS.replace(Some(options)));
+    f()
+}
+
+/// Returns how kernels made now would compute.
+pub fn options() -> KernelOptions {
+    OPTIONS.get().unwrap_or_default()
 }
 
 const MISALIGNED: &str = "misaligned buffer";

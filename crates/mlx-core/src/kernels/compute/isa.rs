@@ -1,0 +1,155 @@
+//! Which instructions a kernel may use.
+//!
+//! A kernel is written once, generic over a [`Level`], and compiled for each instruction set by
+//! [`multiversion!`]; where the compiler does not find the instructions by itself, the level has
+//! them as a function. The scalar level is the specification of the others.
+
+use std::sync::OnceLock;
+
+/// An instruction set that this CPU has.
+///
+/// ```
+/// use mlx_core::kernels::Isa;
+///
+/// assert!(Isa::available().contains(&Isa::detect()));
+/// assert_eq!(Isa::from_name("scalar").map(|isa| isa.name()), Some("scalar"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Isa(pub(super) Kind);
+
+/// The instruction sets with code of their own, the better ones last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Isa {
+    /// Plain Rust, on any machine.
+    pub const SCALAR: Isa = Isa(Kind::Scalar);
+
+    /// Returns the best that this CPU has.
+    pub fn detect() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Isa::available().last().copied().unwrap_or(Isa::SCALAR))
+    }
+
+    /// Returns all that this CPU has, the best last.
+    pub fn available() -> Vec<Isa> {
+        let mut all = vec![Isa::SCALAR];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+        {
+            all.push(Isa(Kind::Avx2));
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            all.push(Isa(Kind::Neon));
+        }
+        all
+    }
+
+    /// Returns the one of this name, if this CPU has it.
+    pub fn from_name(name: &str) -> Option<Isa> {
+        Isa::available().into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Returns its name: `scalar`, `avx2` or `neon`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+        }
+    }
+}
+
+/// What a kernel's one source does differently from one instruction set to the next.
+///
+/// Its functions are only called from code that [`multiversion!`] compiled for the level.
+pub(crate) trait Level: Copy {
+    /// Returns `a * b + c`, in one rounding where the instruction set has that.
+    fn fma(a: f32, b: f32, c: f32) -> f32;
+}
+
+/// Plain Rust.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
+impl Level for Scalar {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        // A fused operation would be a call of the C library where there is no instruction.
+        a * b + c
+    }
+}
+
+/// AVX2 with FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+#[cfg(target_arch = "x86_64")]
+impl Level for Avx2 {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+/// NEON with dot products of bytes.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Neon;
+
+#[cfg(target_arch = "aarch64")]
+impl Level for Neon {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+/// Makes `fn name(isa: Isa, …)` out of an `#[inline(always)] fn body<S: Level, …>(…)`, compiled once
+/// for each instruction set.
+///
+/// ```ignore
+/// multiversion! { pub(crate) fn dot[] = dot_body(a: &[f32], b: &[f32]) -> f32 }
+/// multiversion! { pub(crate) fn sum[T: Float] = sum_body(x: &[T]) -> f32 }
+/// ```
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident[$($T:ident: $bound:path),*] = $body:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name<$($T: $bound),*>(isa: $crate::kernels::compute::Isa, $($arg: $ty),*) $(-> $ret)? {
+            use $crate::kernels::compute::isa::{self, Kind};
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+            fn avx2<$($T: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                $body::<isa::Avx2 $(, $T)*>($($arg),*)
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            fn neon<$($T: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                $body::<isa::Neon $(, $T)*>($($arg),*)
+            }
+            match isa.0 {
+                Kind::Scalar => $body::<isa::Scalar $(, $T)*>($($arg),*),
+                // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                Kind::Neon => unsafe { neon($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use multiversion;

@@ -1,0 +1,10 @@
+//! The arithmetic of the kernels, on slices: no arrays, no graph, nothing of MLX.
+//!
+//! That keeps it testable by itself, for any instruction set and under any sanitizer or emulator.
+
+pub(crate) mod float;
+pub(crate) mod isa;
+pub(crate) mod pool;
+
+pub(crate) use float::Float;
+pub use isa::Isa;

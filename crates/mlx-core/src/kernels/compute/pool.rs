@@ -1,0 +1,303 @@
+//! The threads that kernels run on, one pool for the process.
+//!
+//! A decoder calls some hundred kernels a token, each some ten microseconds long, so threads that
+//! slept in between would spend as long waking up. A worker therefore watches for the next job a
+//! little before it sleeps, and parts of a job are taken off a counter, so that a thread that
+//! the system stopped holds nothing up but the part it has.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// How long a worker watches for work before it sleeps.
+const WATCH: Duration = Duration::from_micros(60);
+
+/// Calls `task(i)` for each `i` below `parts`, on several threads, and returns when all are done.
+///
+/// Runs on the calling thread alone where another job has the threads.
+///
+/// # Panics
+/// As the first task that panicked, after all are done.
+pub(crate) fn run(parts: usize, task: &(dyn Fn(usize) + Sync)) {
+    static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+    let wanted = threads();
+    let alone = || (0..parts).for_each(task);
+    if parts < 2 || wanted < 2 {
+        return alone();
+    }
+    let mut pool: MutexGuard<'_, Option<Pool>> = match POOL.try_lock() {
+        Ok(pool) => pool,
+        // A job that panicked left the pool whole.
+        Err(TryLockError::Poisoned(pool)) => pool.into_inner(),
+        Err(TryLockError::WouldBlock) => return alone(),
+    };
+    if pool.as_ref().is_none_or(|pool| pool.workers.len() + 1 != wanted) {
+        *pool = Some(Pool::new(wanted - 1));
+    }
+    let panic = pool.as_ref().and_then(|pool| pool.run(parts, task));
+    drop(pool);
+    if let Some(panic) = panic {
+        resume_unwind(panic);
+    }
+}
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets on how many threads kernels of this process run; 0 is the number of its cores.
+///
+/// A job under way keeps its threads.
+pub fn set_threads(n: usize) {
+    THREADS.store(n.min(MAX_THREADS), Ordering::Relaxed);
+}
+
+/// More than this is a mistake, not a machine.
+const MAX_THREADS: usize = 1024;
+
+/// Returns on how many threads kernels of this process run.
+pub fn threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => default_threads(),
+        n => n,
+    }
+}
+
+/// One for each core that this process may use: two threads of one core share what kernels need.
+fn default_threads() -> usize {
+    static DEFAULT: OnceLock<usize> = OnceLock::new();
+    *DEFAULT.get_or_init(|| {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        cpus.min(cores().unwrap_or(cpus)).max(1)
+    })
+}
+
+/// The number of physical cores as Linux tells it.
+#[cfg(target_os = "linux")]
+fn cores() -> Option<usize> {
+    let mut cores = std::collections::HashSet::new();
+    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
+        if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+            let siblings = entry.path().join("topology/thread_siblings_list");
+            cores.insert(std::fs::read_to_string(siblings).ok()?);
+        }
+    }
+    (!cores.is_empty()).then_some(cores.len())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cores() -> Option<usize> {
+    None
+}
+
+/// What workers do, until the last of them has left it.
+struct Job {
+    /// Borrowed from the caller of [`Pool::run`], who waits for all workers.
+    task: *const (dyn Fn(usize) + Sync),
+    parts: usize,
+}
+
+struct Shared {
+    /// Counts jobs; odd while one is under way.
+    epoch: AtomicU64,
+    job: Mutex<Option<Job>>,
+    next: AtomicUsize,
+    /// Workers that may still touch the job.
+    busy: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    is_closed: AtomicBool,
+}
+
+// SAFETY: `Job::task` is `Sync`, and is only called while the caller of `Pool::run` waits.
+unsafe impl Send for Job {}
+
+struct Worker {
+    thread: Thread,
+    sleeps: Arc<AtomicBool>,
+}
+
+struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+}
+
+impl Pool {
+    fn new(n_workers: usize) -> Pool {
+        let shared = Arc::new(Shared {
+            epoch: AtomicU64::new(0),
+            job: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            is_closed: AtomicBool::new(false),
+        });
+        let workers = (0..n_workers)
+            .filter_map(|_| {
+                let (shared, sleeps) = (Arc::clone(&shared), Arc::new(AtomicBool::new(false)));
+                let is_asleep = Arc::clone(&sleeps);
+                let builder = thread::Builder::new().name("mlx-core kernel".to_owned());
+                let handle = builder.spawn(move || work(&shared, &is_asleep)).ok()?;
+                Some(Worker { thread: handle.thread().clone(), sleeps })
+            })
+            .collect();
+        Pool { shared, workers }
+    }
+
+    fn run(&self, parts: usize, task: &(dyn Fn(usize) + Sync)) -> Option<Box<dyn Any + Send>> {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; no worker holds the reference when this returns.
+        let task: *const (dyn Fn(usize) + Sync) =
+            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task) };
+        *lock(&shared.job) = Some(Job { task, parts });
+        shared.next.store(0, Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for worker in &self.workers {
+            if worker.sleeps.load(Ordering::SeqCst) {
+                worker.thread.unpark();
+            }
+        }
+        // SAFETY: the caller's reference is live.
+        shared.take_parts(unsafe { &*task }, parts);
+        // From here no worker enters; those inside are waited for.
+        *lock(&shared.job) = None;
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        let mut spins = 0u32;
+        while shared.busy.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            if spins < 2_000 { std::hint::spin_loop() } else { thread::yield_now() }
+        }
+        lock(&shared.panic).take()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(2, Ordering::SeqCst);
+        for worker in &self.workers {
+            worker.thread.unpark();
+        }
+    }
+}
+
+impl Shared {
+    fn take_parts(&self, task: &(dyn Fn(usize) + Sync), parts: usize) {
+        loop {
+            let part = self.next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(part))) {
+                lock(&self.panic).get_or_insert(panic);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn work(shared: &Shared, sleeps: &AtomicBool) {
+    let mut seen = 0;
+    loop {
+        let epoch = wait(shared, sleeps, seen);
+        if shared.is_closed.load(Ordering::SeqCst) {
+            return;
+        }
+        seen = epoch;
+        // Entered under the lock, so that the caller either sees this worker or took the job away.
+        let job = {
+            let job = lock(&shared.job);
+            if job.is_some() {
+                shared.busy.fetch_add(1, Ordering::SeqCst);
+            }
+            job.as_ref().map(|job| (job.task, job.parts))
+        };
+        if let Some((task, parts)) = job {
+            // SAFETY: the caller waits until `busy` is 0 again.
+            shared.take_parts(unsafe { &*task }, parts);
+            shared.busy.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// Waits for an epoch with a job other than `seen`.
+fn wait(shared: &Shared, sleeps: &AtomicBool, seen: u64) -> u64 {
+    let is_new = || {
+        let epoch = shared.epoch.load(Ordering::SeqCst);
+        (epoch != seen && epoch % 2 == 1 || shared.is_closed.load(Ordering::SeqCst)).then_some(epoch)
+    };
+    let start = Instant::now();
+    loop {
+        for _ in 0..200 {
+            if let Some(epoch) = is_new() {
+                return epoch;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > WATCH {
+            sleeps.store(true, Ordering::SeqCst);
+            let epoch = loop {
+                if let Some(epoch) = is_new() {
+                    break epoch;
+                }
+                thread::park();
+            };
+            sleeps.store(false, Ordering::SeqCst);
+            return epoch;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_runs_once() {
+        for parts in [0, 1, 2, 3, 64, 1000] {
+            for _ in 0..50 {
+                let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                run(parts, &|i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{parts}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_comes_back_after_all_parts() {
+        let done = AtomicUsize::new(0);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            run(8, &|i| {
+                assert_ne!(i, 3, "part three");
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }));
+        assert!(result.is_err());
+        assert_eq!(done.load(Ordering::Relaxed), 7);
+        run(4, &|_| {});
+    }
+
+    #[test]
+    fn several_callers_do_not_wait_for_one_another() {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let sum = AtomicUsize::new(0);
+                        run(10, &|i| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                        assert_eq!(sum.into_inner(), 45);
+                    }
+                });
+            }
+        });
+    }
+}
