@@ -4,7 +4,12 @@
 //! [`multiversion!`]; where the compiler does not find the instructions by itself, the level has
 //! them as a function. The scalar level is the specification of the others.
 
+use std::mem;
 use std::sync::OnceLock;
+
+use half::f16;
+
+use super::Float;
 
 /// An instruction set that this CPU has.
 ///
@@ -77,6 +82,18 @@ impl Isa {
 pub(crate) trait Level: Copy {
     /// Returns `a * b + c`, in one rounding where the instruction set has that.
     fn fma(a: f32, b: f32, c: f32) -> f32;
+
+    /// Returns eight halves in `f32`.
+    #[inline(always)]
+    fn widen_f16(x: &[f16; 8]) -> [f32; 8] {
+        x.map(Float::to_f32)
+    }
+
+    /// Rounds to halves, to nearest, ties to even.
+    #[inline(always)]
+    fn narrow_f16(x: [f32; 8]) -> [f16; 8] {
+        x.map(Float::from_f32)
+    }
 }
 
 /// Plain Rust.
@@ -101,6 +118,20 @@ impl Level for Avx2 {
     #[inline(always)]
     fn fma(a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
+    }
+
+    #[inline(always)]
+    fn widen_f16(x: &[f16; 8]) -> [f32; 8] {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps};
+        // SAFETY: sizes agree; called only where the CPU has the instructions.
+        unsafe { mem::transmute(_mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn narrow_f16(x: [f32; 8]) -> [f16; 8] {
+        use std::arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm256_cvtps_ph};
+        // SAFETY: as above.
+        unsafe { mem::transmute(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(mem::transmute(x))) }
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod float;
 pub(crate) mod isa;
+pub(crate) mod matmul;
 pub(crate) mod pool;
 
 pub(crate) use float::Float;
