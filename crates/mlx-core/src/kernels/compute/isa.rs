@@ -4,6 +4,11 @@
 //! [`multiversion!`]; where the compiler does not find the instructions by itself, the level has
 //! them as a function. The scalar level is the specification of the others.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m256, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_cvtph_ps,
+    _mm256_cvtps_ph, _mm256_fmadd_ps,
+};
 use std::mem;
 use std::sync::OnceLock;
 
@@ -83,6 +88,16 @@ pub(crate) trait Level: Copy {
     /// Returns `a * b + c`, in one rounding where the instruction set has that.
     fn fma(a: f32, b: f32, c: f32) -> f32;
 
+    /// Returns [`Level::fma`] of eight, in a register where the compiler would take eight of them.
+    #[inline(always)]
+    fn fma8(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| Self::fma(a[i], b[i], c[i]))
+    }
+
+    /// Has memory that is read soon brought near, if it is there at all.
+    #[inline(always)]
+    fn prefetch<T>(_at: *const T) {}
+
     /// Returns eight halves in `f32`.
     #[inline(always)]
     fn widen_f16(x: &[f16; 8]) -> [f32; 8] {
@@ -121,15 +136,28 @@ impl Level for Avx2 {
     }
 
     #[inline(always)]
-    fn widen_f16(x: &[f16; 8]) -> [f32; 8] {
-        use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps};
+    fn fma8(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
         // SAFETY: sizes agree; called only where the CPU has the instructions.
+        unsafe {
+            let [a, b, c] = [a, b, c].map(|x| mem::transmute::<[f32; 8], __m256>(x));
+            mem::transmute(_mm256_fmadd_ps(a, b, c))
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(at: *const T) {
+        // SAFETY: any address may be asked for.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
+    fn widen_f16(x: &[f16; 8]) -> [f32; 8] {
+        // SAFETY: as above.
         unsafe { mem::transmute(_mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
 
     #[inline(always)]
     fn narrow_f16(x: [f32; 8]) -> [f16; 8] {
-        use std::arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm256_cvtps_ph};
         // SAFETY: as above.
         unsafe { mem::transmute(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(mem::transmute(x))) }
     }

@@ -5,12 +5,13 @@
 //! them off a slice; packed ones are unpacked block by block into a buffer that stays in the cache.
 //!
 //! A few rows of activations are dot products along the rows, which take as long as reading the
-//! weights does ([`Few`]). More are tiles of 16 rows of activations by 6 of weights, which take as
-//! long as the multiplications do ([`Many`]): activations are brought into panels `[K, 16]` once,
+//! weights does (`few`). More are tiles of 16 rows of activations by 6 of weights, which take as
+//! long as the multiplications do (`many`): activations are brought into panels `[K, 16]` once,
 //! and a weight is multiplied with 16 of them at a time.
 
 use std::array;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
 
@@ -26,8 +27,19 @@ const LANES: usize = 8;
 /// Elements along a row that dot products take in one step.
 const CHUNK: usize = 2 * LANES;
 
+/// Bytes ahead that a stream of weights is fetched, some rows as a rule: the CPU itself does not
+/// look beyond a page.
+const AHEAD: usize = 14 * 1024;
+
+/// What becomes the sum of one dot product.
+type Sums = [[f32; LANES]; 2];
+
 /// A matrix `[N, K]` whose rows can be had in float32.
 pub(crate) trait WeightRows: Sync {
+    /// As many rows of activations are dot products; for more of them, rows are unpacked once
+    /// instead of once for each four.
+    const FEW: usize = 4;
+
     /// `N`
     fn n_rows(&self) -> usize;
 
@@ -52,7 +64,7 @@ pub(crate) trait WeightRows: Sync {
         row: usize,
         x: [&[[f32; CHUNK]]; M],
     ) -> [[f32; M]; R] {
-        let mut sums = [[[0.0; LANES]; M]; R];
+        let mut sums = [[Sums::default(); M]; R];
         let mut weights = [[0.0; BLOCK]; R];
         for k0 in (0..self.depth()).step_by(BLOCK) {
             let len = BLOCK.min(self.depth() - k0);
@@ -61,42 +73,70 @@ pub(crate) trait WeightRows: Sync {
                 self.unpack::<S>(row + r, k0, &mut weights[..len]);
                 weights[len..padded].fill(0.0);
             }
-            let weights = weights.each_ref().map(|w| w[..padded].as_chunks::<CHUNK>().0);
-            let x = x.map(|x| &x[k0 / CHUNK..][..padded / CHUNK]);
+            let mut x = x;
+            for x in &mut x {
+                *x = &x[k0 / CHUNK..][..padded / CHUNK];
+            }
             for i in 0..padded / CHUNK {
-                step::<S, R, M>(&mut sums, weights.map(|w| halves(&w[i])), x.map(|x| &x[i]));
+                for half in 0..2 {
+                    let mut w = [[0.0; LANES]; R];
+                    for r in 0..R {
+                        w[r] = *half_of(&weights[r].as_chunks().0[i], half);
+                    }
+                    // SAFETY: `x` was cut to so many chunks above.
+                    unsafe { step::<S, R, M>(&mut sums, &w, &x, i, half) };
+                }
             }
         }
-        sums.map(|sums| sums.map(sum))
+        totals(&sums)
     }
 }
 
-/// Adds the products of a chunk of `R` rows of weights and one of `M` rows of activations.
+/// Adds the products of one half of the `i`th chunks of `R` rows of weights and `M` rows of
+/// activations.
+///
+/// Loops, here and in its callers, where `map` would do: its closures are not always inlined, and are
+/// not compiled for the level then. Nor checks of bounds, next to which sums do not stay in registers.
+///
+/// # Safety
+/// Each of `x` has more than `i` chunks.
 #[inline(always)]
-fn step<S: Level, const R: usize, const M: usize>(
-    sums: &mut [[[f32; LANES]; M]; R],
-    weights: [[[f32; LANES]; 2]; R],
-    x: [&[f32; CHUNK]; M],
+unsafe fn step<S: Level, const R: usize, const M: usize>(
+    sums: &mut [[Sums; M]; R],
+    weights: &[[f32; LANES]; R],
+    x: &[&[[f32; CHUNK]]; M],
+    i: usize,
+    half: usize,
 ) {
-    for half in 0..2 {
-        for m in 0..M {
-            let x = halves(x[m])[half];
-            for r in 0..R {
-                sums[r][m] = array::from_fn(|i| S::fma(weights[r][half][i], x[i], sums[r][m][i]));
-            }
+    for m in 0..M {
+        // SAFETY: as the caller says.
+        let x = *half_of(unsafe { x[m].get_unchecked(i) }, half);
+        for r in 0..R {
+            // Few sums would wait for one another.
+            let sum = &mut sums[r][m][if R * M > 6 { 0 } else { half }];
+            *sum = S::fma8(weights[r], x, *sum);
         }
     }
 }
 
 #[inline(always)]
-fn halves(x: &[f32; CHUNK]) -> [[f32; LANES]; 2] {
-    [array::from_fn(|i| x[i]), array::from_fn(|i| x[LANES + i])]
+fn half_of<T>(x: &[T; CHUNK], half: usize) -> &[T; LANES] {
+    &x.as_chunks().0[half]
 }
 
 #[inline(always)]
-fn sum(x: [f32; LANES]) -> f32 {
-    let x: [f32; 4] = array::from_fn(|i| x[i] + x[4 + i]);
-    (x[0] + x[2]) + (x[1] + x[3])
+fn totals<const R: usize, const M: usize>(sums: &[[Sums; M]; R]) -> [[f32; M]; R] {
+    let mut totals = [[0.0; M]; R];
+    for (totals, sums) in totals.iter_mut().zip(sums) {
+        for (total, [x, y]) in totals.iter_mut().zip(sums) {
+            let mut x = *x;
+            for (x, y) in x.iter_mut().zip(y) {
+                *x += y;
+            }
+            *total = ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+        }
+    }
+    totals
 }
 
 /// An element type that vectors of are read and written.
@@ -104,11 +144,11 @@ pub(crate) trait Element: Float {
     fn widen<S: Level>(x: &[Self; LANES]) -> [f32; LANES];
     fn narrow<S: Level>(x: [f32; LANES]) -> [Self; LANES];
 
-    /// Widens a chunk in whatever order is cheapest, that of [`Element::arrange`].
+    /// Widens one half of a chunk; which elements make a half is a matter of what is cheapest, and
+    /// [`Element::arrange`] brings others in that order.
     #[inline(always)]
-    fn widen_chunk<S: Level>(x: &[Self; CHUNK]) -> [[f32; LANES]; 2] {
-        let (low, high) = (array::from_fn(|i| x[i]), array::from_fn(|i| x[LANES + i]));
-        [Self::widen::<S>(&low), Self::widen::<S>(&high)]
+    fn widen_half<S: Level>(x: &[Self; CHUNK], half: usize) -> [f32; LANES] {
+        Self::widen::<S>(half_of(x, half))
     }
 
     fn arrange(_x: &mut [f32; CHUNK]) {}
@@ -145,13 +185,17 @@ impl Element for bf16 {
     fn narrow<S: Level>(x: [f32; LANES]) -> [bf16; LANES] {
         x.map(Float::from_f32)
     }
-    /// The even ones, then the odd ones: each is one instruction on 32-bit lanes.
+    /// The even ones or the odd ones: each is one instruction on 32-bit lanes.
     #[inline(always)]
-    fn widen_chunk<S: Level>(x: &[bf16; CHUNK]) -> [[f32; LANES]; 2] {
+    fn widen_half<S: Level>(x: &[bf16; CHUNK], half: usize) -> [f32; LANES] {
         // SAFETY: of equal size, and of any bits.
         let pairs: [u32; LANES] = unsafe { std::mem::transmute(*x) };
-        let pairs = pairs.map(u32::to_le);
-        [pairs.map(|x| f32::from_bits(x << 16)), pairs.map(|x| f32::from_bits(x & 0xffff_0000))]
+        let mut widened = [0.0; LANES];
+        for (widened, pair) in widened.iter_mut().zip(pairs) {
+            let bits = if half == 0 { pair.to_le() << 16 } else { pair.to_le() & 0xffff_0000 };
+            *widened = f32::from_bits(bits);
+        }
+        widened
     }
     fn arrange(x: &mut [f32; CHUNK]) {
         *x = array::from_fn(|i| x[i % LANES * 2 + i / LANES]);
@@ -175,6 +219,9 @@ impl<'a, T> Dense<'a, T> {
 }
 
 impl<T: Element> WeightRows for Dense<'_, T> {
+    // 67 GFLOP/s from four rows on; a tile has 100 if it is full, and is full from 32 on.
+    const FEW: usize = 24;
+
     fn n_rows(&self) -> usize {
         self.n_rows
     }
@@ -198,26 +245,45 @@ impl<T: Element> WeightRows for Dense<'_, T> {
         row: usize,
         x: [&[[f32; CHUNK]]; M],
     ) -> [[f32; M]; R] {
-        let rows: [_; R] = array::from_fn(|r| {
-            self.data[(row + r) * self.depth..][..self.depth].as_chunks::<CHUNK>()
-        });
         let n_chunks = self.depth / CHUNK;
-        let weights = rows.map(|(chunks, _)| &chunks[..n_chunks]);
-        let whole = x.map(|x| &x[..n_chunks]);
-        let mut sums = [[[0.0; LANES]; M]; R];
+        let (mut weights, mut rests) = ([&[][..]; R], [&[][..]; R]);
+        for r in 0..R {
+            let row = &self.data[(row + r) * self.depth..][..self.depth];
+            (weights[r], rests[r]) = row.as_chunks::<CHUNK>();
+            weights[r] = &weights[r][..n_chunks];
+        }
+        for x in x {
+            assert!(x.len() >= n_chunks, "size of the activations");
+        }
+        let mut sums = [[Sums::default(); M]; R];
         for i in 0..n_chunks {
-            let weights = weights.map(|w| T::widen_chunk::<S>(&w[i]));
-            step::<S, R, M>(&mut sums, weights, whole.map(|x| &x[i]));
+            for r in 0..R {
+                S::prefetch(weights[r].as_ptr().wrapping_add(i + AHEAD / size_of::<[T; CHUNK]>()));
+            }
+            for half in 0..2 {
+                let mut w = [[0.0; LANES]; R];
+                for r in 0..R {
+                    // SAFETY: `weights` was cut to `n_chunks` above.
+                    w[r] = T::widen_half::<S>(unsafe { weights[r].get_unchecked(i) }, half);
+                }
+                // SAFETY: as just asserted.
+                unsafe { step::<S, R, M>(&mut sums, &w, &x, i, half) };
+            }
         }
         if self.depth % CHUNK != 0 {
-            let weights = rows.map(|(_, rest)| {
-                let mut last = [T::default(); CHUNK];
-                last[..rest.len()].copy_from_slice(rest);
-                T::widen_chunk::<S>(&last)
-            });
-            step::<S, R, M>(&mut sums, weights, x.map(|x| &x[n_chunks]));
+            for half in 0..2 {
+                let mut w = [[0.0; LANES]; R];
+                for r in 0..R {
+                    let mut last = [T::default(); CHUNK];
+                    last[..rests[r].len()].copy_from_slice(rests[r]);
+                    w[r] = T::widen_half::<S>(&last, half);
+                }
+                assert!(x.iter().all(|x| x.len() > n_chunks), "size of the activations");
+                // SAFETY: as just asserted.
+                unsafe { step::<S, R, M>(&mut sums, &w, &x, n_chunks, half) };
+            }
         }
-        sums.map(|sums| sums.map(sum))
+        totals(&sums)
     }
 }
 
@@ -272,9 +338,6 @@ impl<T: Element> Out<'_, T> {
     }
 }
 
-/// As many rows of activations are dot products; measured.
-const FEW: usize = 24;
-
 /// Writes `x × wᵀ + bias` to `out`: `x: [M, K]`, `bias: [N]`, `out: [M, N]`.
 ///
 /// # Panics
@@ -294,7 +357,7 @@ pub(crate) fn matmul<T: Element, W: WeightRows>(
     assert_eq!((m * n, m * k), (out.len(), x.len()), "sizes");
     assert!(bias.is_none_or(|bias| bias.len() == n), "size of the bias");
     let out = Out { data: out.as_mut_ptr(), n_rows: m, n_columns: n, bias };
-    if m <= FEW {
+    if m <= W::FEW {
         few(isa, x, w, &out);
     } else {
         many(isa, x, w, &out);
@@ -339,7 +402,7 @@ fn few_part_body<S: Level, W: WeightRows, T: Element>(
     while row < out.n_rows {
         // As many weights at once as there are registers for sums.
         row += match out.n_rows - row {
-            1 => few_rows::<S, W, T, 8, 1>(x, w, row, columns.clone(), out),
+            1 => few_rows::<S, W, T, 4, 1>(x, w, row, columns.clone(), out),
             2 => few_rows::<S, W, T, 4, 2>(x, w, row, columns.clone(), out),
             3 => few_rows::<S, W, T, 3, 3>(x, w, row, columns.clone(), out),
             _ => few_rows::<S, W, T, 3, 4>(x, w, row, columns.clone(), out),
@@ -362,7 +425,10 @@ fn few_rows<S: Level, W: WeightRows, T: Element, const R: usize, const M: usize>
     while column + R <= columns.end {
         let sums = w.dots::<S, R, M>(column, x);
         for m in 0..M {
-            let values = sums.map(|sums| sums[m]);
+            let mut values = [0.0; R];
+            for (value, sums) in values.iter_mut().zip(&sums) {
+                *value = sums[m];
+            }
             // SAFETY: the part's own columns.
             unsafe { out.put::<S>(row + m, column, &values) };
         }
@@ -392,7 +458,7 @@ const MAX_ROWS: usize = 256;
 
 fn many<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
     let step = out.n_rows.div_ceil(out.n_rows.div_ceil(MAX_ROWS)).next_multiple_of(PANEL);
-    let mut panels = vec![0.0f32; step * w.depth()];
+    let mut panels = vec![[0.0f32; PANEL]; step / PANEL * w.depth()];
     for row in (0..out.n_rows).step_by(step) {
         let rows = row..(row + step).min(out.n_rows);
         let x = &x[rows.start * w.depth()..rows.end * w.depth()];
@@ -404,52 +470,50 @@ fn many<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
     }
 }
 
-/// Brings rows into panels, `[K / BLOCK, M / PANEL, BLOCK, PANEL]`.
-fn pack<T: Element>(isa: Isa, x: &[T], depth: usize, panels: &mut [f32]) {
-    let n_panels = (x.len() / depth.max(1)).div_ceil(PANEL);
-    let mut blocks = panels;
-    for k0 in (0..depth).step_by(BLOCK) {
-        let len = BLOCK.min(depth - k0);
-        let (block, rest) = blocks.split_at_mut(n_panels * len * PANEL);
-        blocks = rest;
-        for (i, panel) in block.chunks_exact_mut(len * PANEL).enumerate() {
-            pack_panel(isa, &x[i * PANEL * depth..], depth, k0, panel.as_chunks_mut().0);
-        }
+/// Brings rows into panels, `[M / PANEL, K, PANEL]`, padded with zeros.
+fn pack<T: Element>(isa: Isa, x: &[T], depth: usize, panels: &mut [[f32; PANEL]]) {
+    if depth == 0 {
+        return;
     }
+    let panels: Vec<_> = panels.chunks_exact_mut(depth).zip(x.chunks(PANEL * depth)).collect();
+    let panels: Vec<_> = panels.into_iter().map(Mutex::new).collect();
+    pool::run(panels.len(), &|i| {
+        let mut panel = panels[i].lock().unwrap_or_else(PoisonError::into_inner);
+        let (panel, x) = &mut *panel;
+        pack_panel(isa, x, panel);
+    });
 }
 
 multiversion! {
-    fn pack_panel[T: Element] =
-        pack_panel_body(x: &[T], depth: usize, k0: usize, panel: &mut [[f32; PANEL]])
+    fn pack_panel[T: Element] = pack_panel_body(x: &[T], panel: &mut [[f32; PANEL]])
 }
 
 #[inline(always)]
-fn pack_panel_body<S: Level, T: Element>(
-    x: &[T],
-    depth: usize,
-    k0: usize,
-    panel: &mut [[f32; PANEL]],
-) {
-    let mut row = [0.0; BLOCK];
-    for lane in 0..PANEL {
-        match x.get(lane * depth + k0..lane * depth + k0 + panel.len()) {
-            Some(x) => widen_all::<S, T>(x, &mut row[..panel.len()]),
-            None => row.fill(0.0),
-        }
-        for (x, panel) in row.iter().zip(&mut *panel) {
-            panel[lane] = *x;
+fn pack_panel_body<S: Level, T: Element>(x: &[T], panel: &mut [[f32; PANEL]]) {
+    let depth = panel.len();
+    let mut widened = [0.0; BLOCK];
+    for (block, panel) in panel.chunks_mut(BLOCK).enumerate() {
+        let k0 = block * BLOCK;
+        for lane in 0..PANEL {
+            match x.get(lane * depth + k0..lane * depth + k0 + panel.len()) {
+                Some(x) => widen_all::<S, T>(x, &mut widened[..panel.len()]),
+                None => widened.fill(0.0),
+            }
+            for (x, panel) in widened.iter().zip(&mut *panel) {
+                panel[lane] = *x;
+            }
         }
     }
 }
 
 multiversion! {
     fn many_part[W: WeightRows, T: Element] =
-        many_part_body(panels: &[f32], w: &W, rows: Range<usize>, columns: Range<usize>, out: &Out<'_, T>)
+        many_part_body(panels: &[[f32; PANEL]], w: &W, rows: Range<usize>, columns: Range<usize>, out: &Out<'_, T>)
 }
 
 #[inline(always)]
 fn many_part_body<S: Level, W: WeightRows, T: Element>(
-    panels: &[f32],
+    panels: &[[f32; PANEL]],
     w: &W,
     rows: Range<usize>,
     columns: Range<usize>,
@@ -459,17 +523,14 @@ fn many_part_body<S: Level, W: WeightRows, T: Element>(
     let n_tiles = columns.len().div_ceil(TILE);
     let mut sums = [[[[0.0f32; PANEL]; TILE]; PART_ROWS / TILE]; MAX_ROWS / PANEL];
     let mut weights = [[[0.0f32; BLOCK]; TILE]; PART_ROWS / TILE];
-    let mut blocks = panels.as_chunks::<PANEL>().0;
     for k0 in (0..w.depth()).step_by(BLOCK) {
         let len = BLOCK.min(w.depth() - k0);
         for (column, weights) in columns.clone().zip(weights.as_flattened_mut()) {
             w.unpack::<S>(column, k0, &mut weights[..len]);
         }
-        let (block, rest) = blocks.split_at(n_panels * len);
-        blocks = rest;
-        for (panel, sums) in block.chunks_exact(len).zip(&mut sums) {
+        for (panel, sums) in panels.chunks_exact(w.depth()).zip(&mut sums[..n_panels]) {
             for (weights, sums) in weights[..n_tiles].iter().zip(sums) {
-                *sums = tile::<S>(weights, panel, *sums);
+                *sums = tile::<S>(weights, &panel[k0..k0 + len], *sums);
             }
         }
     }
