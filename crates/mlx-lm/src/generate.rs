@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use mlx_core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_core::{Array, async_eval, eval, memory};
 
 use crate::cache::KvCache;
@@ -37,6 +38,8 @@ pub struct GenerateOptions {
     pub seed: Option<u64>,
     /// Prompt tokens that go through the model at once.
     pub prefill_step: usize,
+    /// What products with packed weights round, on a CPU.
+    pub arithmetic: Arithmetic,
     /// Ends the generation when it becomes true; looked at between chunks of the prompt and
     /// between tokens.
     pub cancel: Option<Arc<AtomicBool>>,
@@ -60,6 +63,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             seed: None,
             prefill_step: 2048,
+            arithmetic: Arithmetic::Fast,
             cancel: None,
         }
     }
@@ -124,6 +128,7 @@ impl<'m> TokenSession<'m> {
             caches,
             fed: tokens,
             sampler,
+            kernels: KernelOptions { arithmetic: options.arithmetic, ..kernels::options() },
             next: None,
             limits,
             n: 0,
@@ -255,6 +260,7 @@ pub struct TokenStream<'s> {
     caches: &'s mut Vec<Box<dyn KvCache>>,
     fed: &'s mut Vec<u32>,
     sampler: Sampler,
+    kernels: KernelOptions,
     /// The next token, on its way.
     next: Option<Array>,
     limits: Limits,
@@ -273,7 +279,7 @@ impl TokenStream<'_> {
                 return Err(Error::new(ErrorKind::Cancelled, "cancelled while reading the prompt"));
             }
             let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
-            self.model.forward(&tokens, self.caches)?;
+            kernels::with_options(self.kernels, || self.model.forward(&tokens, self.caches))?;
             eval(self.caches.iter().flat_map(|cache| cache.state()))?;
             memory::clear_cache()?;
             self.fed.extend(chunk);
@@ -285,8 +291,10 @@ impl TokenStream<'_> {
 
     /// Feeds `[1, 1]` tokens and starts the one that follows.
     fn schedule(&mut self, tokens: &Array) -> mlx_core::Result<()> {
-        let hidden = self.model.forward(tokens, self.caches)?;
-        let logits = self.model.head(&hidden)?.squeeze(1)?;
+        let logits = kernels::with_options(self.kernels, || {
+            let hidden = self.model.forward(tokens, self.caches)?;
+            self.model.head(&hidden)?.squeeze(1)
+        })?;
         let next = self.sampler.sample(&logits)?;
         async_eval([&next])?;
         self.next = Some(next);

@@ -20,6 +20,11 @@ pub(crate) struct Cli {
     #[arg(long, global = true, display_order = 1000)]
     json: bool,
 
+    /// Compute on this many threads where the device is a CPU [default: one for each core]
+    #[arg(long, global = true, value_name = "N", display_order = 1001)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+
     /// Print the version
     #[arg(short = 'V', long)]
     pub(crate) version: bool,

@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::report(&error, &output),
     };
+    if let Some(threads) = cli.threads {
+        mlx_lm::core::kernels::set_threads(threads.into());
+    }
     let name = cli.command_name();
     match caught(|| commands::run(cli, &output)) {
         Ok(()) => ExitCode::SUCCESS,

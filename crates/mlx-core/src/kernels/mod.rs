@@ -7,8 +7,10 @@
 
 mod compute;
 mod norm;
+mod quantized;
 
 pub(crate) use norm::rms_norm;
+pub(crate) use quantized::quantized_matmul;
 
 use std::cell::Cell;
 

@@ -3,10 +3,12 @@
 use super::matmul::matrix_indices;
 use crate::array::Array;
 use crate::array::index::Bounds;
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{array_op, vec_op};
 use crate::quantization::{QuantMode, Quantization};
+use crate::{kernels, stream};
 
 /// A weight in packed form.
 ///
@@ -257,7 +259,8 @@ impl Packed {
         )
     }
 
-    /// Returns `x × wᵀ` (`transpose`) or `x × w` without unpacking the weight.
+    /// Returns `x × wᵀ` (`transpose`) or `x × w` without unpacking the weight; on a CPU by a kernel of
+    /// ours that computes as [`kernels::options`] say.
     ///
     /// # Shape
     /// `x: […, E] → […, D]`; without `transpose` `[…, D] → […, E]`.
@@ -271,6 +274,16 @@ impl Packed {
             let w = self.dequantize(x.dtype())?;
             return x.matmul(&if transpose { w.swapaxes(-1, -2)? } else { w });
         }
+        if transpose && stream::current_device()? == Device::Cpu {
+            if let Some(y) = kernels::quantized_matmul(x, self)? {
+                return Ok(y);
+            }
+        }
+        self.matmul_by_mlx(x, transpose)
+    }
+
+    /// Does as [`Packed::matmul`] by MLX's own kernel, with parts that belong together.
+    pub(crate) fn matmul_by_mlx(&self, x: &Array, transpose: bool) -> Result<Array> {
         let Packed { weight, scales, biases, quantization } = self;
         let biases = biases.as_ref();
         let (group_size, bits) = (Some(quantization.group_size), Some(quantization.bits));

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use mlx_lm::core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_lm::core::{Device, Dtype, MLX_VERSION, memory};
 use mlx_lm::load::{LoadOptions, Model};
 use serde::Serialize;
@@ -46,6 +47,10 @@ pub(crate) struct Args {
     /// Compute in this element type instead of the model's own
     #[arg(long, value_enum)]
     dtype: Option<Precision>,
+
+    /// Sum products with quantized weights in float32 on a CPU, not of activations in 8 bits
+    #[arg(long)]
+    exact: bool,
 }
 
 #[derive(Serialize)]
@@ -85,10 +90,14 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let (name, model) = load(args, output)?;
     check_lengths(&tests, &model)?;
     memory::reset_peak()?;
-    let results = tests
-        .iter()
-        .map(|test| measure(&model, test, args.repetitions))
-        .collect::<Result<Vec<_>, _>>()?;
+    let arithmetic = if args.exact { Arithmetic::Exact } else { Arithmetic::Fast };
+    let options = KernelOptions { arithmetic, ..kernels::options() };
+    let results = kernels::with_options(options, || {
+        tests
+            .iter()
+            .map(|test| measure(&model, test, args.repetitions))
+            .collect::<Result<Vec<_>, _>>()
+    })?;
     let config = model.config();
     let data = Data {
         model: ModelInfo {

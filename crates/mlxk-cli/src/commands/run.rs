@@ -7,6 +7,7 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 
+use mlx_lm::core::kernels::Arithmetic;
 use mlx_lm::generate::{FinishReason, GenerateOptions, Session, Summary};
 use mlx_lm::load::{LoadOptions, Loaded};
 use serde::Serialize;
@@ -88,6 +89,10 @@ pub(crate) struct Args {
     #[arg(long)]
     no_stream: bool,
 
+    /// Sum products with quantized weights in float32 on a CPU, not of activations in 8 bits
+    #[arg(long)]
+    exact: bool,
+
     /// Report times, speeds and memory on stderr
     #[arg(short, long)]
     verbose: bool,
@@ -140,6 +145,7 @@ pub(super) fn run(args: Args, output: &Output) -> Result<(), CommandError> {
         sampling: args.sampling.resolve(&files)?,
         stop: args.stop.clone(),
         seed: args.sampling.seed,
+        arithmetic: if args.exact { Arithmetic::Exact } else { Arithmetic::Fast },
         ..GenerateOptions::default()
     };
     if args.verbose {

@@ -6,6 +6,7 @@ pub(crate) mod float;
 pub(crate) mod isa;
 pub(crate) mod matmul;
 pub(crate) mod pool;
+pub(crate) mod quantized;
 
 pub(crate) use float::Float;
 pub use isa::Isa;

@@ -149,8 +149,9 @@ impl Pool {
     fn run(&self, parts: usize, task: &(dyn Fn(usize) + Sync)) -> Option<Box<dyn Any + Send>> {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; no worker holds the reference when this returns.
-        let task: *const (dyn Fn(usize) + Sync) =
-            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task) };
+        let task: *const (dyn Fn(usize) + Sync) = unsafe {
+            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
+        };
         *lock(&shared.job) = Some(Job { task, parts });
         shared.next.store(0, Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -229,7 +230,8 @@ fn work(shared: &Shared, sleeps: &AtomicBool) {
 fn wait(shared: &Shared, sleeps: &AtomicBool, seen: u64) -> u64 {
     let is_new = || {
         let epoch = shared.epoch.load(Ordering::SeqCst);
-        (epoch != seen && epoch % 2 == 1 || shared.is_closed.load(Ordering::SeqCst)).then_some(epoch)
+        (epoch != seen && epoch % 2 == 1 || shared.is_closed.load(Ordering::SeqCst))
+            .then_some(epoch)
     };
     let start = Instant::now();
     loop {

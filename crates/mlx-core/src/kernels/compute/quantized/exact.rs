@@ -1,0 +1,197 @@
+//! Products in float32 with weights unpacked on the way: MLX's result to rounding.
+
+use std::ops::Range;
+
+use super::{CHUNK, Format, Out, Rows, Scale, part_rows};
+use crate::kernels::compute::isa::{Level, multiversion};
+use crate::kernels::compute::{Float, Isa, pool};
+
+/// Rows of activations that share the unpacking of weights.
+const T: usize = 4;
+
+const LANES: usize = 16;
+
+/// Writes `x × wᵀ` to `out`, `[M, N]`.
+///
+/// # Panics
+/// When `x` is not whole rows, or `out` has another size.
+pub(crate) fn matmul<X: Float, S: Scale>(isa: Isa, x: &[X], w: &Rows<'_, S>, out: &mut [f32]) {
+    let n_rows = x.len() / w.k;
+    assert_eq!((n_rows * w.k, out.len()), (x.len(), n_rows * w.n_rows), "sizes");
+    let k_padded = w.k.next_multiple_of(CHUNK);
+    let mut ordered = vec![0.0f32; n_rows * k_padded];
+    for (x, ordered) in x.chunks_exact(w.k).zip(ordered.chunks_exact_mut(k_padded)) {
+        for (i, x) in x.iter().enumerate() {
+            ordered[i / CHUNK * CHUNK + place(w.format, i % CHUNK)] = x.to_f32();
+        }
+    }
+    let out = Out { data: out.as_mut_ptr(), n: w.n_rows };
+    let step = part_rows(w, n_rows);
+    pool::run(w.n_rows.div_ceil(step), &|part| {
+        let rows = part * step..(part * step + step).min(w.n_rows);
+        part_matmul(isa, &ordered, w, rows, &out);
+    });
+}
+
+/// The place of a chunk's `i`th weight: that of [`Format::place`] where halves or quarters of bytes
+/// come together, else its own.
+fn place(format: Format, i: usize) -> usize {
+    match format.bits() {
+        2 | 4 => format.place(i),
+        _ => i,
+    }
+}
+
+multiversion! {
+    fn part_matmul[S: Scale] = part_matmul_body(x: &[f32], w: &Rows<'_, S>, rows: Range<usize>, out: &Out)
+}
+
+#[inline(always)]
+fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<usize>, out: &Out) {
+    let k_padded = w.k.next_multiple_of(CHUNK);
+    let n_rows = x.len() / k_padded;
+    // A chunk of the padding may belong to groups that are not there.
+    let n_groups = (k_padded / w.group_size.min(CHUNK)).max(1) + CHUNK / 16;
+    let (mut scales, mut biases) = (vec![0.0; n_groups], vec![0.0; n_groups]);
+    let mut weights = vec![0.0f32; k_padded];
+    for n in rows {
+        w.factors(n, 0.0, &mut scales, &mut biases);
+        unpack_row::<L, S>(w, n, &scales, &biases, &mut weights);
+        let mut m = 0;
+        while m < n_rows {
+            let tile = &x[m * k_padded..];
+            // SAFETY: `m` and `n` are in range, and `rows` are this part's.
+            unsafe {
+                if m + T <= n_rows {
+                    let tile = std::array::from_fn(|t| &tile[t * k_padded..][..k_padded]);
+                    let sums: [f32; T] = dots::<L, T>(tile, &weights);
+                    sums.iter().enumerate().for_each(|(t, &sum)| out.set(m + t, n, sum));
+                    m += T;
+                } else {
+                    let [sum] = dots::<L, 1>([&tile[..k_padded]], &weights);
+                    out.set(m, n, sum);
+                    m += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Writes a row's weights in the order of [`place`]; behind the last one `x` has zeros.
+#[inline(always)]
+fn unpack_row<L: Level, S: Scale>(
+    w: &Rows<'_, S>,
+    n: usize,
+    scales: &[f32],
+    biases: &[f32],
+    weights: &mut [f32],
+) {
+    let packed = w.row(n).chunks(CHUNK * w.format.bits() / 8);
+    for (c, (packed, out)) in packed.zip(weights.chunks_exact_mut(CHUNK)).enumerate() {
+        let mut bytes = [0u8; 64];
+        bytes[..packed.len()].copy_from_slice(packed);
+        let values = values(w.format, &bytes);
+        // Eight in a row have one group.
+        for (block, (out, values)) in
+            out.chunks_exact_mut(8).zip(values.chunks_exact(8)).enumerate()
+        {
+            let first = match w.format.bits() {
+                4 => block % 4 * 16,
+                2 => block % 2 * 32,
+                _ => block * 8,
+            };
+            let g = (c * CHUNK + first) / w.group_size;
+            let (scale, bias) = (scales[g], biases[g]);
+            for (out, value) in out.iter_mut().zip(values) {
+                *out = L::fma(*value, scale, bias);
+            }
+        }
+    }
+}
+
+/// Unpacks a chunk in the order of [`place`], into what scales are for.
+#[inline(always)]
+fn values(format: Format, bytes: &[u8; 64]) -> [f32; CHUNK] {
+    let mut out = [0.0; CHUNK];
+    match format {
+        Format::Affine(4) => {
+            for i in 0..32 {
+                out[i] = f32::from(bytes[i] & 15);
+                out[32 + i] = f32::from(bytes[i] >> 4);
+            }
+        }
+        Format::Affine(2) => {
+            for i in 0..16 {
+                for j in 0..4 {
+                    out[16 * j + i] = f32::from(bytes[i] >> (2 * j) & 3);
+                }
+            }
+        }
+        Format::Affine(8) => {
+            for (out, byte) in out.iter_mut().zip(bytes) {
+                *out = f32::from(*byte);
+            }
+        }
+        Format::Affine(bits) => {
+            let (bits, mask) = (usize::from(bits), (1u64 << bits) - 1);
+            for i in 0..8 {
+                let mut word = [0; 8];
+                word[..bits].copy_from_slice(&bytes[i * bits..][..bits]);
+                let word = u64::from_le_bytes(word);
+                for j in 0..8 {
+                    out[8 * i + j] = (word >> (j * bits) & mask) as f32;
+                }
+            }
+        }
+        Format::Fp4 => {
+            for i in 0..32 {
+                out[i] = fp4(bytes[i] & 15);
+                out[32 + i] = fp4(bytes[i] >> 4);
+            }
+        }
+        Format::Fp8 => {
+            for (out, byte) in out.iter_mut().zip(bytes) {
+                *out = fp8(*byte);
+            }
+        }
+    }
+    out
+}
+
+/// Twice the value of a 4-bit float.
+#[inline(always)]
+fn fp4(bits: u8) -> f32 {
+    let bits = u32::from(bits);
+    // Exponent and mantissa where those of a `f32` are; 2^127 moves the exponent, subnormals included.
+    let magnitude = f32::from_bits((bits & 7) << 22) * f32::from_bits(254 << 23);
+    f32::from_bits(magnitude.to_bits() | (bits & 8) << 28)
+}
+
+/// Twice the value of an 8-bit float.
+#[inline(always)]
+fn fp8(bits: u8) -> f32 {
+    let bits = u32::from(bits);
+    let magnitude = f32::from_bits((bits & 0x7f) << 20) * f32::from_bits(248 << 23);
+    f32::from_bits(magnitude.to_bits() | (bits & 0x80) << 24)
+}
+
+#[inline(always)]
+fn dots<L: Level, const N: usize>(x: [&[f32]; N], w: &[f32]) -> [f32; N] {
+    let mut sums = [[0.0f32; 2 * LANES]; N];
+    let mut x = x.map(|x| x.chunks_exact(2 * LANES));
+    for w in w.chunks_exact(2 * LANES) {
+        for (sums, x) in sums.iter_mut().zip(&mut x) {
+            let Some(x) = x.next() else { continue };
+            for i in 0..2 * LANES {
+                sums[i] = L::fma(x[i], w[i], sums[i]);
+            }
+        }
+    }
+    sums.map(|sums| {
+        let mut lanes = [0.0f32; LANES];
+        for i in 0..LANES {
+            lanes[i] = sums[i] + sums[i + LANES];
+        }
+        lanes.iter().sum()
+    })
+}

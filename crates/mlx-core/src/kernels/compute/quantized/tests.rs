@@ -1,0 +1,198 @@
+use half::bf16;
+
+use super::*;
+
+/// Numbers that look random and are the same each time.
+struct Noise(u64);
+
+impl Noise {
+    fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn float(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    }
+}
+
+struct Case {
+    packed: Vec<u8>,
+    scales: Vec<bf16>,
+    biases: Vec<bf16>,
+    x: Vec<f32>,
+}
+
+fn case(format: Format, group_size: usize, m: usize, n: usize, k: usize) -> Case {
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ (m * 31 + n * 17 + k) as u64);
+    let n_groups = n * k / group_size;
+    let mut floats = |n: usize, offset: f32| {
+        (0..n).map(|_| bf16::from_f32(noise.float() + offset)).collect::<Vec<_>>()
+    };
+    let scales = floats(n_groups, 1.0);
+    let biases = floats(if format == Format::Fp4 { 0 } else { n_groups }, -0.3);
+    let packed = (0..n * k * format.bits() / 8).map(|_| noise.bits() as u8).collect();
+    let x = (0..m * k).map(|_| noise.float()).collect();
+    Case { packed, scales, biases, x }
+}
+
+const FORMATS: [Format; 7] = [
+    Format::Affine(2),
+    Format::Affine(3),
+    Format::Affine(4),
+    Format::Affine(5),
+    Format::Affine(6),
+    Format::Affine(8),
+    Format::Fp4,
+];
+
+fn run(isa: Isa, format: Format, group_size: usize, k: usize, case: &Case) -> Vec<f32> {
+    let w = Rows::new(format, group_size, k, &case.packed, &case.scales, &case.biases)
+        .expect("sizes fit");
+    let x = Activations::new(isa, &case.x, k, group_size, format);
+    let mut out = vec![f32::NAN; x.n_rows * w.n_rows];
+    matmul(isa, &x, &w, &mut out);
+    out
+}
+
+fn run_exact(isa: Isa, format: Format, group_size: usize, k: usize, case: &Case) -> Vec<f32> {
+    let w = Rows::new(format, group_size, k, &case.packed, &case.scales, &case.biases)
+        .expect("sizes fit");
+    let mut out = vec![f32::NAN; case.x.len() / k * w.n_rows];
+    exact::matmul(isa, &case.x, &w, &mut out);
+    out
+}
+
+/// The product in `f64` with activations that are not rounded, and the sum of its magnitudes.
+fn exact(format: Format, group_size: usize, k: usize, case: &Case) -> Vec<(f64, f64)> {
+    let n_groups = k / group_size;
+    let row_bytes = k * format.bits() / 8;
+    let mut out = Vec::new();
+    for x in case.x.chunks_exact(k) {
+        for (n, packed) in case.packed.chunks_exact(row_bytes).enumerate() {
+            let mut sum = (0.0, 0.0);
+            for (c, packed) in packed.chunks(CHUNK * format.bits() / 8).enumerate() {
+                let mut chunk = [0; CHUNK];
+                format.unpack(packed, &mut chunk);
+                for (i, q) in chunk.iter().enumerate().take(k - c * CHUNK) {
+                    let at = c * CHUNK + i;
+                    let g = n * n_groups + at / group_size;
+                    let scale = f64::from(case.scales[g].to_f32());
+                    let bias = match format {
+                        Format::Fp4 => -12.0 * scale,
+                        _ => f64::from(case.biases[g].to_f32()),
+                    };
+                    let product = f64::from(x[at]) * (scale * f64::from(*q) + bias);
+                    sum = (sum.0 + product, sum.1 + product.abs());
+                }
+            }
+            out.push(sum);
+        }
+    }
+    out
+}
+
+fn group_sizes(format: Format) -> &'static [usize] {
+    if format == Format::Fp4 { &[16, 32] } else { &[32, 64, 128] }
+}
+
+#[test]
+fn products_are_near_the_exact_ones() {
+    for format in FORMATS {
+        for &group_size in group_sizes(format) {
+            let k = 3 * group_size.max(64);
+            let case = case(format, group_size, 3, 5, k);
+            let expected = exact(format, group_size, k, &case);
+            for (i, (y, (exact, size))) in
+                run(Isa::SCALAR, format, group_size, k, &case).iter().zip(&expected).enumerate()
+            {
+                // Half a step of 127 in each activation.
+                let bound = size.max(1.0) * 0.02;
+                let error = (f64::from(*y) - exact).abs();
+                assert!(error < bound, "{format:?} {group_size} at {i}: {y} {exact} {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn instruction_sets_agree() {
+    for isa in Isa::available() {
+        for format in FORMATS {
+            for &group_size in group_sizes(format) {
+                for (m, n, groups) in [
+                    (1, 1, 1),
+                    (1, 9, 2),
+                    (2, 4, 3),
+                    (4, 8, 5),
+                    (5, 7, 7),
+                    (13, 33, 9),
+                    (70, 19, 4),
+                ] {
+                    let k = groups * group_size;
+                    let case = case(format, group_size, m, n, k);
+                    let expected = run(Isa::SCALAR, format, group_size, k, &case);
+                    let found = run(isa, format, group_size, k, &case);
+                    let size = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                    for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                        assert!(
+                            (a - b).abs() <= 2e-5 * size.max(1.0),
+                            "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {a} {b}",
+                            isa.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All sizes, tails and tiles; errors within what sums of `k` numbers in float32 have.
+#[test]
+fn exact_products_are_those_of_float64() {
+    for isa in Isa::available() {
+        for format in FORMATS {
+            for &group_size in group_sizes(format) {
+                for (m, n, groups) in [(1, 9, 1), (2, 3, 3), (5, 17, 5), (9, 4, 2)] {
+                    let k = groups * group_size;
+                    let case = case(format, group_size, m, n, k);
+                    let expected = exact(format, group_size, k, &case);
+                    let found = run_exact(isa, format, group_size, k, &case);
+                    for (i, (y, (exact, size))) in found.iter().zip(&expected).enumerate() {
+                        let error = (f64::from(*y) - exact).abs();
+                        assert!(
+                            error <= 1e-6 * size,
+                            "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {y} {exact}",
+                            isa.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn small_scales_are_what_their_bits_say() {
+    for bits in 0..=254u8 {
+        assert_eq!(f64::from(Scale::to_f32(format::E8m0(bits))), 2f64.powi(i32::from(bits) - 128));
+    }
+    assert_eq!(Scale::to_f32(format::E4m3(0x38)), 0.5);
+    assert_eq!(Scale::to_f32(format::E4m3(0x7e)), 224.0);
+    assert_eq!(Scale::to_f32(format::E4m3(0x81)), -(2f32.powi(-10)));
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_refused() {
+    let case = case(Format::Affine(4), 64, 1, 2, 128);
+    let rows = |k: usize, group_size: usize, packed: &[u8]| {
+        Rows::new(Format::Affine(4), group_size, k, packed, &case.scales, &case.biases).map(|_| ())
+    };
+    assert!(rows(128, 64, &case.packed).is_ok());
+    assert!(rows(128, 32, &case.packed).is_err());
+    assert!(rows(128, 64, &case.packed[1..]).is_err());
+    assert!(rows(0, 64, &case.packed).is_err());
+    assert!(rows(100, 64, &case.packed).is_err());
+}
