@@ -6,16 +6,18 @@
 //! and gradients use.
 
 mod compute;
+mod matmul;
 mod norm;
 mod quantized;
 
+pub(crate) use matmul::{has_linear, linear};
 pub(crate) use norm::rms_norm;
 pub(crate) use quantized::quantized_matmul;
 
 use std::cell::Cell;
 
-pub use compute::Isa;
 pub(crate) use compute::Float;
+pub use compute::Isa;
 pub use compute::pool::{set_threads, threads};
 
 /// How kernels made within [`with_options`] compute.

@@ -3,6 +3,7 @@
 use super::{Param, make};
 use crate::array::Array;
 use crate::error::Result;
+use crate::kernels;
 use crate::ops::{Packed, addmm, quantize};
 use crate::quantization::Quantization;
 
@@ -46,6 +47,9 @@ impl WeightMatrix {
     /// When the shapes do not fit.
     pub fn matmul_transposed(&self, x: &Array) -> Result<Array> {
         match self {
+            WeightMatrix::Dense(weight) if kernels::has_linear(x, weight, None)? => {
+                kernels::linear(x, weight, None)
+            }
             WeightMatrix::Dense(weight) => x.matmul(&weight.t()?),
             WeightMatrix::Packed(packed) => packed.matmul(x, true),
         }
@@ -99,6 +103,11 @@ impl Linear {
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         match (&self.weight, &self.bias) {
+            (WeightMatrix::Dense(weight), Some(bias))
+                if kernels::has_linear(x, weight, Some(bias))? =>
+            {
+                kernels::linear(x, weight, Some(bias))
+            }
             (WeightMatrix::Dense(weight), Some(bias)) => addmm(bias, x, &weight.t()?, 1.0, 1.0),
             (weight, Some(bias)) => weight.matmul_transposed(x)? + &**bias,
             (weight, None) => weight.matmul_transposed(x),

@@ -274,10 +274,11 @@ impl Packed {
             let w = self.dequantize(x.dtype())?;
             return x.matmul(&if transpose { w.swapaxes(-1, -2)? } else { w });
         }
-        if transpose && stream::current_device()? == Device::Cpu {
-            if let Some(y) = kernels::quantized_matmul(x, self)? {
-                return Ok(y);
-            }
+        if transpose
+            && stream::current_device()? == Device::Cpu
+            && let Some(y) = kernels::quantized_matmul(x, self)?
+        {
+            return Ok(y);
         }
         self.matmul_by_mlx(x, transpose)
     }

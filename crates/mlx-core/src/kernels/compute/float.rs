@@ -62,8 +62,12 @@ mod tests {
     #[test]
     fn halves_become_what_the_library_says() {
         for bits in 0..=u16::MAX {
-            let (ours, theirs) = (Float::to_f32(f16::from_bits(bits)), f16::from_bits(bits).to_f32());
-            assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{bits:#x}: {ours} {theirs}");
+            let (ours, theirs) =
+                (Float::to_f32(f16::from_bits(bits)), f16::from_bits(bits).to_f32());
+            assert!(
+                ours == theirs || (ours.is_nan() && theirs.is_nan()),
+                "{bits:#x}: {ours} {theirs}"
+            );
             assert_eq!(ours.is_sign_negative(), theirs.is_sign_negative(), "{bits:#x}");
         }
     }

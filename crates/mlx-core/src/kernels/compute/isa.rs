@@ -159,7 +159,12 @@ impl Level for Avx2 {
     #[inline(always)]
     fn narrow_f16(x: [f32; 8]) -> [f16; 8] {
         // SAFETY: as above.
-        unsafe { mem::transmute(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(mem::transmute(x))) }
+        unsafe {
+            mem::transmute(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(mem::transmute::<
+                [f32; 8],
+                __m256,
+            >(x)))
+        }
     }
 }
 

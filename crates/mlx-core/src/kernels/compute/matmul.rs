@@ -270,7 +270,7 @@ impl<T: Element> WeightRows for Dense<'_, T> {
                 unsafe { step::<S, R, M>(&mut sums, &w, &x, i, half) };
             }
         }
-        if self.depth % CHUNK != 0 {
+        if !self.depth.is_multiple_of(CHUNK) {
             for half in 0..2 {
                 let mut w = [[0.0; LANES]; R];
                 for r in 0..R {

@@ -1,6 +1,8 @@
 //! The arithmetic of the kernels, on slices: no arrays, no graph, nothing of MLX.
 //!
 //! That keeps it testable by itself, for any instruction set and under any sanitizer or emulator.
+// Several arrays are walked by one index, lane by lane, so that it is seen which vectors meet.
+#![allow(clippy::needless_range_loop)]
 
 pub(crate) mod float;
 pub(crate) mod isa;

@@ -160,7 +160,10 @@ impl<'a, S: Scale> Rows<'a, S> {
     ) -> Result<Self, String> {
         let row_bytes = k * format.bits() / 8;
         let fail = || Err(format!("{} bytes of {format:?} for rows of {k}", packed.len()));
-        if row_bytes == 0 || !matches!(group_size, 16 | 32 | 64 | 128) || k % group_size != 0 {
+        if row_bytes == 0
+            || !matches!(group_size, 16 | 32 | 64 | 128)
+            || !k.is_multiple_of(group_size)
+        {
             return fail();
         }
         let n_rows = packed.len() / row_bytes;
