@@ -7,11 +7,9 @@
 
 mod compute;
 mod matmul;
-mod matmul;
 mod norm;
 mod quantized;
 
-pub(crate) use matmul::{has_linear, linear};
 pub(crate) use matmul::{has_linear, linear};
 pub(crate) use norm::rms_norm;
 pub(crate) use quantized::quantized_matmul;
