@@ -257,8 +257,8 @@ impl<T: Element> WeightRows for Dense<'_, T> {
         }
         let mut sums = [[Sums::default(); M]; R];
         for i in 0..n_chunks {
-            for r in 0..R {
-                S::prefetch(weights[r].as_ptr().wrapping_add(i + AHEAD / size_of::<[T; CHUNK]>()));
+            for weights in &weights {
+                S::prefetch(weights.as_ptr().wrapping_add(i + AHEAD / size_of::<[T; CHUNK]>()));
             }
             for half in 0..2 {
                 let mut w = [[0.0; LANES]; R];
@@ -577,7 +577,8 @@ mod tests {
         }
         #[inline(always)]
         fn unpack<S: Level>(&self, row: usize, k0: usize, out: &mut [f32]) {
-            assert!(k0 % BLOCK == 0 && (out.len() % BLOCK == 0 || k0 + out.len() == self.0.depth));
+            assert!(k0.is_multiple_of(BLOCK));
+            assert!(out.len().is_multiple_of(BLOCK) || k0 + out.len() == self.0.depth);
             self.0.unpack::<S>(row, k0, out);
         }
     }
