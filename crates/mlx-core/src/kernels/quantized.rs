@@ -253,17 +253,14 @@ mod tests {
                 move |x: &[Array]| Ok(vec![packed.matmul(&x[0], true)?])
             };
             let expected = packed.matmul_by_mlx(&x, true)?;
-            close(&f(&[x.clone()])?[0], &expected)?;
-            close(
-                &crate::transforms::compile(f.clone(), false)?.call(&[x.clone()])?[0],
-                &expected,
-            )?;
+            let inputs = [x.clone()];
+            close(&f(&inputs)?[0], &expected)?;
+            close(&crate::transforms::compile(f.clone(), false)?.call(&inputs)?[0], &expected)?;
             // The gradient by the input; MLX has no vmap of the product.
             let loss = |x: &[Array]| Ok(vec![f(x)?[0].square()?.sum(.., false)?]);
             let by_mlx = |x: &[Array]| {
                 Ok(vec![packed.matmul_by_mlx(&x[0], true)?.square()?.sum(.., false)?])
             };
-            let inputs = [x.clone()];
             close(&grad_once(loss, &inputs, 0)?[0], &grad_once(by_mlx, &inputs, 0)?[0])
         })
     }
