@@ -2,11 +2,18 @@
 //! of ours.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice::from_ref;
 
-use mlx_core::transforms::{compile, value_and_grad, vmap};
+use mlx_core::nn::Module;
+use mlx_core::optim::{AdamW, Optimizer};
+use mlx_core::transforms::export::{Kwargs, export_function, import_function};
+use mlx_core::transforms::{
+    checkpoint, compile, custom_function, grad_once, jvp, value_and_grad, vjp, vmap,
+};
 use mlx_core::{
-    Array, Device, Dtype, Error, ErrorKind, Quantization, Result, Stream, async_eval, fast,
-    live_handles, memory, nn, ops, random, stream, with_stream,
+    Array, Device, Dtype, Error, ErrorKind, Quantization, Result, Stream, async_eval, eval, fast,
+    live_handles, load_npz, load_safetensors, memory, nn, ops, random, save_npz, save_safetensors,
+    stream, with_stream,
 };
 
 use crate::alone::alone;
@@ -77,6 +84,84 @@ fn transforms_leave_nothing() {
                 .call(std::slice::from_ref(&held))?;
             // Never called.
             compile(move |_| Ok(vec![held.clone()]), false).map(drop)
+        });
+    });
+}
+
+#[test]
+fn derivatives_leave_nothing() {
+    alone("leaks::derivatives_leave_nothing", || {
+        check_leaks(200, |n| {
+            let (held, x) = (large()?, ops::ones(&[3], Dtype::Float32)?);
+            let own = held.at(..3)?;
+            let f = |x: &[Array]| Ok(vec![(x[0].sin()? * &own)?]);
+            eval(&vjp(f, from_ref(&x), from_ref(&x))?.1)?;
+            eval(&jvp(f, from_ref(&x), from_ref(&x))?.1)?;
+            let (own, rule) = (held.clone(), held.clone());
+            let custom = custom_function(move |x| Ok(vec![(&x[0] + own.at(0)?)?]))
+                .vjp(move |_, cotangents, _| Ok(vec![(&cotangents[0] * rule.at(0)?)?]))
+                .build()?;
+            let total = |x: &[Array]| Ok(vec![custom.call(x)?[0].sum(.., false)?]);
+            eval(&grad_once(total, from_ref(&x), &[0])?)?;
+            let own = held.clone();
+            let again = checkpoint(move |x| Ok(vec![(x[0].exp()? * own.at(0)?)?]))?;
+            let total = |x: &[Array]| Ok(vec![again.call(x)?[0].sum(.., false)?]);
+            eval(&grad_once(total, from_ref(&x), &[0])?)?;
+            // A rule that fails, a checkpoint that fails, and a graph nobody computes.
+            let fail = |_: &[Array]| Err(Error::new(ErrorKind::Io, "meant"));
+            let failing = checkpoint(fail)?;
+            assert!(vjp(|x| failing.call(x), from_ref(&x), from_ref(&x)).is_err());
+            let own = held.clone();
+            let custom = custom_function(|x| Ok(x.to_vec()))
+                .vjp(move |_, _, _| match own.at(n as i32) {
+                    Ok(_) => Err(Error::new(ErrorKind::Io, "meant")),
+                    Err(e) => Err(e),
+                })
+                .build()?;
+            assert!(vjp(|x| custom.call(x), from_ref(&x), from_ref(&x)).is_err());
+            custom.call(&[held]).map(drop)
+        });
+    });
+}
+
+#[test]
+fn training_and_files_leave_nothing() {
+    alone("leaks::training_and_files_leave_nothing", || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        check_leaks(60, |n| {
+            let mut model = nn::Linear::new(64, 64, true)?;
+            let mut optimizer = Optimizer::new(AdamW::default(), 1e-2)?;
+            let x = large()?.reshape([256, 64])?;
+            for _ in 0..3 {
+                let (loss, gradients) = nn::value_and_grad(&mut model, |model| {
+                    model.forward(&x)?.square()?.mean(.., false)
+                })?;
+                optimizer.update(&mut model, &gradients)?;
+                let parameters = model.parameters();
+                eval(parameters.values().chain(optimizer.state().values()).chain([&loss]))?;
+            }
+            let loss = nn::value_and_grad(&mut model, |model| model.forward(&x)?.at(..n as i32));
+            assert!(loss.is_err());
+            let parameters = model.parameters();
+            let arrays = || parameters.iter().map(|(name, array)| (name.as_str(), array));
+            save_safetensors(path("a.safetensors"), arrays(), &[])?;
+            save_npz(path("a.npz"), arrays())?;
+            eval(load_safetensors(path("a.safetensors"))?.values())?;
+            let loaded = load_npz(path("a.npz"))?;
+            assert!(loaded["weight"].matmul(&loaded["bias"].at(..n as i32)?).is_err());
+            let own = x.at((..2, ..2))?.contiguous()?;
+            own.eval()?;
+            let f = move |x: &[Array], _: &Kwargs| Ok(vec![(&x[0] + &own)?]);
+            let x = ops::ones(&[2, 2], Dtype::Float32)?;
+            export_function(path("a.mlxfn"), f, from_ref(&x), &Kwargs::new(), false)?;
+            let imported = import_function(path("a.mlxfn"))?;
+            imported.call(from_ref(&x))?[0].eval()?;
+            assert!(imported.call(&[x.at(0)?]).is_err());
+            let broken = std::fs::read(path("a.mlxfn")).unwrap();
+            std::fs::write(path("a.mlxfn"), &broken[..broken.len() - 1 - n % 40]).unwrap();
+            assert!(import_function(path("a.mlxfn")).is_err());
+            Ok(())
         });
     });
 }
