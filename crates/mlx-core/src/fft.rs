@@ -161,6 +161,9 @@ pub fn ifftshift<'a>(a: &Array, axes: impl Into<Axes<'a>>) -> Result<Array> {
 
 /// Returns the frequencies of what [`fft`] gives for `n` samples `d` apart, as float32.
 ///
+/// # Shape
+/// `[n]`
+///
 /// # Errors
 /// When `n` is not positive or `d` is zero.
 ///
@@ -178,6 +181,9 @@ pub fn fftfreq(n: i32, d: f64) -> Result<Array> {
 }
 
 /// Returns the frequencies of what [`rfft`] gives for `n` samples `d` apart, as float32.
+///
+/// # Shape
+/// `[n / 2 + 1]`
 ///
 /// # Errors
 /// When `n` is not positive or `d` is zero.

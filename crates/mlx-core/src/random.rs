@@ -149,6 +149,9 @@ pub fn set_state(state: &Array) -> Result<()> {
 
 /// Makes a key.
 ///
+/// # Shape
+/// `[2]`, uint32
+///
 /// # Errors
 /// When memory runs out.
 pub fn key(seed: u64) -> Result<Array> {
@@ -402,6 +405,9 @@ pub fn categorical_num_samples(
 
 /// Draws as [`categorical`] does, to a shape that ends with that of `logits` without the axis.
 ///
+/// # Shape
+/// `logits: […, C]` → `shape`, uint32
+///
 /// # Errors
 /// When there is no such axis or the shape does not fit.
 pub fn categorical_shape(
@@ -415,6 +421,9 @@ pub fn categorical_shape(
 }
 
 /// Returns `0..n` in random order, as `uint32`.
+///
+/// # Shape
+/// `[n]`
 ///
 /// # Errors
 /// When `n` is not positive.

@@ -53,6 +53,9 @@ impl From<i32> for NormOrd {
 /// # }
 /// ```
 ///
+/// # Shape
+/// `[…]` → `[…]` without the axes, or with size one in their place
+///
 /// # Errors
 /// When there is no such axis, a matrix norm of that order does not exist, or the dtype does not
 /// allow it.

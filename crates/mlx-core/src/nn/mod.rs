@@ -33,6 +33,9 @@
 //! | `nn.utils.checkpoint` | [`checkpoint`] |
 //! | `nn.relu`, `nn.gelu` and the like | [`relu`], [`gelu`] and the like |
 //! | `nn.losses`, `nn.init` | [`losses`], [`init`] |
+//! | `mlx.utils.tree_flatten`, `tree_map` | [`Module::parameters`], [`Parameters::map`] |
+//! | `QQLinear` | not here: [`qqmm`](crate::ops::qqmm) with packed weights is its product |
+//! | `AllToShardedLinear` and its like, `fully_shard`, `average_gradients` | not here: [`distributed`](crate::distributed) has the collectives that they consist of |
 
 mod activation;
 mod attention;

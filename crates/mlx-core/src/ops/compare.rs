@@ -53,6 +53,9 @@ impl Default for Closeness {
 impl Array {
     /// Tells whether all elements are close, as a 0-d bool array.
     ///
+    /// # Shape
+    /// `[…], […] → []`, a bool
+    ///
     /// # Errors
     /// When the shapes do not broadcast.
     ///
@@ -71,6 +74,9 @@ impl Array {
     }
 
     /// Tells which elements are close.
+    ///
+    /// # Shape
+    /// The one that both broadcast to, of bools
     ///
     /// # Errors
     /// When the shapes do not broadcast.
@@ -122,6 +128,9 @@ impl Array {
     }
 
     /// Reads the same bytes as another dtype; the last axis changes by the ratio of sizes.
+    ///
+    /// # Shape
+    /// `[…, D]` → `[…, D × size of the old dtype / size of the new]`
     ///
     /// # Errors
     /// When the last axis does not divide.

@@ -249,6 +249,9 @@ pub fn conv_general(input: &Array, weight: &Array, options: ConvGeneral<'_>) -> 
 
 /// Returns the discrete convolution of two vectors; the shorter one is the kernel and is flipped.
 ///
+/// # Shape
+/// `a: [A]`, `v: [V]` → as many as [`ConvolveMode`] says
+///
 /// # Errors
 /// When an operand is not 1-D, is empty, or is not floating.
 pub fn convolve(a: &Array, v: &Array, mode: ConvolveMode) -> Result<Array> {

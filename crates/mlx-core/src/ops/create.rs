@@ -7,6 +7,9 @@ use crate::ffi::array_op;
 
 /// Returns `start, start + step, …` up to and without `stop`.
 ///
+/// # Shape
+/// `[ceil((stop - start) / step)]`
+///
 /// # Errors
 /// When a number is not finite or the result would be too long.
 ///
@@ -24,6 +27,9 @@ pub fn arange(start: f64, stop: f64, step: f64, dtype: Dtype) -> Result<Array> {
 
 /// Returns `num` numbers from `start` to `stop`, both included.
 ///
+/// # Shape
+/// `[num]`
+///
 /// # Errors
 /// When `num` is negative.
 ///
@@ -40,6 +46,9 @@ pub fn linspace(start: f64, stop: f64, num: i32, dtype: Dtype) -> Result<Array> 
 }
 
 /// Returns `num` numbers from `start` to `stop`, without `stop` unless `endpoint`.
+///
+/// # Shape
+/// `[num]`
 ///
 /// # Errors
 /// When `num` is negative.
@@ -92,6 +101,9 @@ pub fn ones(shape: &[i32], dtype: Dtype) -> Result<Array> {
 
 /// Returns an `n` by `m` matrix with ones on diagonal `k`.
 ///
+/// # Shape
+/// `[n, m]`
+///
 /// # Errors
 /// When a size is negative.
 pub fn eye(n: i32, m: i32, k: i32, dtype: Dtype) -> Result<Array> {
@@ -100,6 +112,9 @@ pub fn eye(n: i32, m: i32, k: i32, dtype: Dtype) -> Result<Array> {
 
 /// Returns the `n` by `n` identity.
 ///
+/// # Shape
+/// `[n, n]`
+///
 /// # Errors
 /// When the size is negative.
 pub fn identity(n: i32, dtype: Dtype) -> Result<Array> {
@@ -107,6 +122,9 @@ pub fn identity(n: i32, dtype: Dtype) -> Result<Array> {
 }
 
 /// Returns an `n` by `m` matrix with ones on and below diagonal `k`.
+///
+/// # Shape
+/// `[n, m]`
 ///
 /// # Errors
 /// When a size is negative.
@@ -217,6 +235,9 @@ impl Array {
     }
 
     /// Takes diagonal `k` of a matrix, or makes a matrix from a vector.
+    ///
+    /// # Shape
+    /// `[N]` → `[N + |k|, N + |k|]`; `[M, N]` → `[length of the diagonal]`
     ///
     /// # Errors
     /// When there are neither one nor two axes.

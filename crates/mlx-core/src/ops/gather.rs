@@ -130,6 +130,9 @@ impl Array {
     /// Takes the slice `start..stop` with steps of `strides`, one of each per axis, negative
     /// positions from the end; [`Array::at`] is easier to write.
     ///
+    /// # Shape
+    /// Axis `i` gets `ceil((stop[i] - start[i]) / strides[i])` elements, after clipping as in Python.
+    ///
     /// # Errors
     /// When the arguments do not fit the shape.
     pub fn slice(&self, start: &[i32], stop: &[i32], strides: &[i32]) -> Result<Array> {
@@ -142,6 +145,9 @@ impl Array {
     ///
     /// Positions do not count from the end; one that leaves less than a slice means the nearest
     /// that leaves a whole one.
+    ///
+    /// # Shape
+    /// `[…]` → `slice_size`
     ///
     /// # Errors
     /// When the arguments do not fit the shape, or the host has a position at hand whose slice is

@@ -52,6 +52,9 @@ impl Array {
 
     /// Sums products over the last `n` axes of this array and the first `n` of the other.
     ///
+    /// # Shape
+    /// `[A…, n axes]`, `[n axes, B…]` → `[A…, B…]`
+    ///
     /// # Errors
     /// When `n` is negative, there are fewer axes, or the paired sizes differ.
     pub fn tensordot_axis(&self, other: &Array, n: i32) -> Result<Array> {

@@ -37,6 +37,9 @@ pub struct Meshgrid {
 impl Array {
     /// Reads the elements in row-major order with another shape; one size may be -1.
     ///
+    /// # Shape
+    /// `[…]` → `shape`, with what is left over in place of -1
+    ///
     /// # Errors
     /// When the number of elements differs.
     ///
@@ -183,6 +186,9 @@ impl Array {
     }
 
     /// Repeats along axes of size one, and along new leading axes, without a copy.
+    ///
+    /// # Shape
+    /// `[…]` → `shape`
     ///
     /// # Errors
     /// When the shape does not broadcast.
@@ -437,6 +443,9 @@ impl Array {
     /// Reads the elements, laid out in row-major order, from `offset` with any strides.
     ///
     /// Strides count elements; they may be zero, negative, or let elements be read several times.
+    ///
+    /// # Shape
+    /// `[…]` → `shape`
     ///
     /// # Errors
     /// When there is not one stride for each size, or an element would lie outside of the array.
