@@ -515,6 +515,7 @@ extern "C" int mlx_shim_host_op(
     mlx_vector_array* res,
     const char* name,
     const mlx_vector_array inputs,
+    uint64_t strided,
     const mlx_shim_output* outputs,
     size_t n_outputs,
     mlx_shim_kernel kernel,
@@ -531,9 +532,10 @@ extern "C" int mlx_shim_host_op(
       return;
     }
     auto stream = mlx_stream_get_(s);
-    std::vector<mx::array> contiguous;
+    std::vector<mx::array> laid_out;
     for (auto& in : mlx_vector_array_get_(inputs)) {
-      contiguous.push_back(mx::contiguous(in, false, stream));
+      bool keeps_strides = laid_out.size() < 64 && strided >> laid_out.size() & 1;
+      laid_out.push_back(keeps_strides ? in : mx::contiguous(in, false, stream));
     }
     std::vector<mx::Shape> shapes;
     std::vector<mx::Dtype> dtypes;
@@ -552,7 +554,7 @@ extern "C" int mlx_shim_host_op(
     mlx_vector_array_set_(
         *res,
         mx::array::make_arrays(
-            std::move(shapes), dtypes, primitive, std::move(contiguous)));
+            std::move(shapes), dtypes, primitive, std::move(laid_out)));
   });
 }
 

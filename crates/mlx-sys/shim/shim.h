@@ -118,15 +118,18 @@ typedef struct mlx_shim_output_ {
 } mlx_shim_output;
 
 // Makes a node of the graph that runs `kernel` on the CPU stream `s`. Inputs reach the kernel row
-// contiguous; outputs are freshly allocated and row contiguous. `fallback` maps the inputs to the
-// same outputs by ordinary ops and serves vmap, jvp and vjp. Two nodes are the same to `compile`
-// when kernel and `params` (`n_params` numbers that determine the payload) agree.
+// contiguous, but for those whose bit of `strided` is set (the lowest is the first input's), which
+// keep their strides, be they negative or 0; outputs are freshly allocated and row contiguous.
+// `fallback` maps the inputs to the same outputs by ordinary ops and serves vmap, jvp and vjp. Two
+// nodes are the same to `compile` when kernel and `params` (`n_params` numbers that determine the
+// payload) agree.
 // `payload` is released through `dtor` in every case, failure included. While a function is exported
 // or traced without shapes, the result is the fallback's: neither can hold a kernel.
 int mlx_shim_host_op(
     mlx_vector_array* res,
     const char* name,
     const mlx_vector_array inputs,
+    uint64_t strided,
     const mlx_shim_output* outputs,
     size_t n_outputs,
     mlx_shim_kernel kernel,

@@ -3673,6 +3673,7 @@ unsafe extern "C" {
         res: *mut mlx_vector_array,
         name: *const ::std::os::raw::c_char,
         inputs: mlx_vector_array,
+        strided: u64,
         outputs: *const mlx_shim_output,
         n_outputs: usize,
         kernel: mlx_shim_kernel,

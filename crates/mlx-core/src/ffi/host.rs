@@ -15,10 +15,15 @@ use crate::error::Result;
 /// How the error of a kernel that panicked ends; it runs where nobody could catch the panic.
 pub(super) const PANICKED: &str = "kernel panicked";
 
-/// One array as a CPU kernel sees it: row contiguous, its bytes and its shape.
+/// One array as a CPU kernel sees it: row contiguous, unless the kernel takes it as it lies.
 pub(crate) struct HostInput<'a> {
+    /// From the lowest element to the end of the highest.
     pub(crate) bytes: &'a [u8],
     pub(crate) shape: &'a [i32],
+    /// Elements to the next one of each axis; of use to a kernel that takes it as it lies.
+    pub(crate) strides: &'a [i64],
+    /// Elements in front of the first one: 0 where no stride is negative.
+    pub(crate) start: usize,
     pub(crate) dtype: Dtype,
 }
 
@@ -39,6 +44,11 @@ pub(crate) trait HostKernel: Send + Sync + 'static {
     /// Numbers that determine what the kernel computes.
     fn params(&self) -> Vec<u64>;
 
+    /// Tells whether the kernel takes an input as it lies, whatever its strides are.
+    fn takes_strided(&self, _input: usize) -> bool {
+        false
+    }
+
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String>;
 }
 
@@ -51,6 +61,8 @@ pub(crate) fn host_op<K: HostKernel>(
     fallback: Box<ArrayFn>,
 ) -> Result<Vec<Array>> {
     let params = kernel.params();
+    let strided = (0..inputs.len().min(64))
+        .fold(0, |bits, input| bits | u64::from(kernel.takes_strided(input)) << input);
     let fallback = Closure::new(fallback)?;
     let inputs = ArrayVec::new(inputs.iter().copied())?;
     let specs: Vec<sys::mlx_shim_output> = outputs
@@ -71,6 +83,7 @@ pub(crate) fn host_op<K: HostKernel>(
             result.as_mut(),
             K::NAME.as_ptr(),
             inputs.0,
+            strided,
             specs.as_ptr(),
             specs.len(),
             Some(run_kernel::<K>),
@@ -86,6 +99,18 @@ pub(crate) fn host_op<K: HostKernel>(
     result.into_arrays()
 }
 
+/// Returns how many elements lie in front of the first one and how many from it to the highest.
+fn span(shape: &[i32], strides: &[i64]) -> Option<(usize, usize)> {
+    let (mut before, mut after) = (0usize, 1usize);
+    for (&n, &stride) in shape.iter().zip(strides) {
+        let steps = usize::try_from(n).ok()?.checked_sub(1)?;
+        let reach = steps.checked_mul(usize::try_from(stride.unsigned_abs()).ok()?)?;
+        let side = if stride < 0 { &mut before } else { &mut after };
+        *side = side.checked_add(reach)?;
+    }
+    Some((before, after))
+}
+
 unsafe extern "C" fn run_kernel<K: HostKernel>(
     payload: *const c_void,
     inputs: *const sys::mlx_shim_view,
@@ -95,13 +120,21 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
     error: *mut c_char,
     error_len: usize,
 ) -> i32 {
-    // SAFETY: the shim passes live, row-contiguous views; outputs are distinct fresh buffers that
-    // nothing else reads or writes until the task ends; an empty array may have no data.
+    // SAFETY: the shim passes live views, row contiguous but for inputs that the kernel takes as they
+    // lie; those are within one buffer, from their lowest element to the highest, and nothing writes
+    // to a buffer that a view is left of. Outputs are distinct fresh buffers that nothing else reads
+    // or writes until the task ends. An empty array may have no data.
     let (kernel, inputs, mut outputs) = unsafe {
-        let nbytes = |v: &sys::mlx_shim_view| v.size * Dtype::ALL[v.dtype as usize].size();
+        let kernel = &*payload.cast::<K>();
+        let itemsize = |v: &sys::mlx_shim_view| Dtype::ALL[v.dtype as usize].size();
+        let nbytes = |v: &sys::mlx_shim_view| v.size * itemsize(v);
         let shape = |v: &sys::mlx_shim_view| match v.ndim {
             0 => &[][..],
             n => std::slice::from_raw_parts(v.shape, n),
+        };
+        let strides = |v: &sys::mlx_shim_view| match v.ndim {
+            0 => &[][..],
+            n => std::slice::from_raw_parts(v.strides, n),
         };
         let data = |v: &sys::mlx_shim_view| match nbytes(v) {
             0 => ptr::NonNull::<u64>::dangling().as_ptr().cast::<u8>(),
@@ -109,10 +142,22 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
         };
         let inputs: Vec<HostInput<'_>> = std::slice::from_raw_parts(inputs, n_inputs)
             .iter()
-            .map(|v| HostInput {
-                bytes: std::slice::from_raw_parts(data(v), nbytes(v)),
-                shape: shape(v),
-                dtype: Dtype::ALL[v.dtype as usize],
+            .enumerate()
+            .map(|(i, v)| {
+                let (shape, strides) = (shape(v), strides(v));
+                let (before, after) = match kernel.takes_strided(i) && v.size > 0 {
+                    // The view is in memory, so its span is a number of bytes.
+                    true => span(shape, strides).unwrap_or_default(),
+                    false => (0, v.size),
+                };
+                let (start, len) = (before * itemsize(v), (before + after) * itemsize(v));
+                HostInput {
+                    bytes: std::slice::from_raw_parts(data(v).sub(start), len),
+                    shape,
+                    strides,
+                    start: before,
+                    dtype: Dtype::ALL[v.dtype as usize],
+                }
             })
             .collect();
         let outputs: Vec<HostOutput<'_>> = std::slice::from_raw_parts(outputs, n_outputs)
@@ -122,7 +167,7 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
                 shape: shape(v),
             })
             .collect();
-        (&*payload.cast::<K>(), inputs, outputs)
+        (kernel, inputs, outputs)
     };
     let text = match catch_unwind(AssertUnwindSafe(|| kernel.run(&inputs, &mut outputs))) {
         Ok(Ok(())) => return 0,
@@ -133,4 +178,72 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
     // SAFETY: `error` is valid for `error_len` bytes and was zeroed, so the text stays terminated.
     unsafe { ptr::copy_nonoverlapping(text.as_ptr(), error.cast::<u8>(), len) };
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Result, Slice, with_device};
+
+    #[test]
+    fn spans_reach_from_the_lowest_element_to_the_highest() {
+        assert_eq!(span(&[], &[]), Some((0, 1)));
+        assert_eq!(span(&[2, 3], &[10, 1]), Some((0, 13)));
+        assert_eq!(span(&[2, 3], &[-10, 2]), Some((10, 5)));
+        assert_eq!(span(&[7, 3], &[0, -1]), Some((2, 1)));
+        assert_eq!(span(&[0, 3], &[3, 1]), None);
+        assert_eq!(span(&[i32::MAX, i32::MAX], &[i64::MAX, i64::MIN]), None);
+    }
+
+    /// Writes an array's elements, row by row, whatever its strides are.
+    struct Gather;
+
+    impl HostKernel for Gather {
+        const NAME: &'static CStr = c"gather";
+
+        fn params(&self) -> Vec<u64> {
+            vec![]
+        }
+
+        fn takes_strided(&self, _input: usize) -> bool {
+            true
+        }
+
+        fn run(
+            &self,
+            inputs: &[HostInput<'_>],
+            outputs: &mut [HostOutput<'_>],
+        ) -> Result<(), String> {
+            let (x, out) = (&inputs[0], &mut outputs[0]);
+            let [rows, columns] = x.shape else { return Err("ndim".to_owned()) };
+            let places = (0..*rows).flat_map(|i| (0..*columns).map(move |j| [i, j]));
+            for (place, out) in places.zip(&mut *out.bytes) {
+                let offset: i64 = place.iter().zip(x.strides).map(|(&i, s)| i64::from(i) * s).sum();
+                *out = x.bytes[x.start.wrapping_add_signed(offset as isize)];
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn views_reach_a_kernel_as_they_lie() -> Result<()> {
+        with_device(Device::Cpu, || {
+            let x = Array::range(60)?.astype(Dtype::Uint8)?.reshape([6, 10])?;
+            let views = [
+                x.clone(),
+                x.t()?,
+                x.at((1..4, 2..9))?,
+                x.at((Slice::step(-2), Slice::step(-3)))?,
+                x.at((0..1, ..))?.broadcast_to([4, 10])?,
+                x.at((0..0, ..))?,
+            ];
+            for view in views {
+                let fallback = |inputs: &[Array]| Ok(inputs.to_vec());
+                let specs = [(view.shape(), Dtype::Uint8)];
+                let outputs = host_op(Gather, &[&view], &specs, Box::new(fallback))?;
+                assert_eq!(outputs[0].to_vec::<u8>()?, view.to_vec::<u8>()?, "{view}");
+            }
+            Ok(())
+        })
+    }
 }
