@@ -5,11 +5,13 @@
 //! Each agrees with MLX's result to rounding, and brings MLX's own ops as the fallback that vmap
 //! and gradients use.
 
+mod attention;
 mod compute;
 mod matmul;
 mod norm;
 mod quantized;
 
+pub(crate) use attention::{AttentionOptions, attention, has_attention};
 pub(crate) use matmul::{has_linear, linear};
 pub(crate) use norm::rms_norm;
 pub(crate) use quantized::quantized_matmul;

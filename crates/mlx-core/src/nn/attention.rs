@@ -3,8 +3,10 @@
 use crate::array::Array;
 use crate::error::Result;
 use crate::fast::{AttentionMask, scaled_dot_product_attention};
+use crate::kernels::{self, AttentionOptions};
 
-/// Attends queries to keys and values and joins the heads.
+/// Attends queries to keys and values and joins the heads: in one pass of our own on a CPU, by
+/// [`scaled_dot_product_attention`] on a GPU.
 ///
 /// # Shape
 /// `q: [B, H, L, D]`, `k, v: [B, KV, S, D] → [B, L, H * D]`; softmax in float32.
@@ -19,6 +21,11 @@ pub fn attention(
     mask: AttentionMask<'_>,
 ) -> Result<Array> {
     let [b, _, l, _] = q.dims()?;
-    let out = scaled_dot_product_attention(q, k, v, scale, mask, None)?;
+    let options = AttentionOptions::new(scale, mask);
+    let out = if kernels::has_attention([q, k, v], &options)? {
+        kernels::attention(q, k, v, options)?
+    } else {
+        scaled_dot_product_attention(q, k, v, scale, mask, None)?
+    };
     out.transpose([0, 2, 1, 3])?.reshape([b, l, -1])
 }

@@ -6,8 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_cvtph_ps,
-    _mm256_cvtps_ph, _mm256_fmadd_ps,
+    __m128, __m256, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_ps, _mm_loadu_si128,
+    _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_hadd_ps,
 };
 use std::mem;
 use std::sync::OnceLock;
@@ -94,6 +94,16 @@ pub(crate) trait Level: Copy {
         std::array::from_fn(|i| Self::fma(a[i], b[i], c[i]))
     }
 
+    /// Returns the sum of each.
+    #[inline(always)]
+    fn totals(x: &[[f32; 8]; 4]) -> [f32; 4] {
+        let mut totals = [0.0; 4];
+        for (total, x) in totals.iter_mut().zip(x) {
+            *total = ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+        }
+        totals
+    }
+
     /// Has memory that is read soon brought near, if it is there at all.
     #[inline(always)]
     fn prefetch<T>(_at: *const T) {}
@@ -141,6 +151,17 @@ impl Level for Avx2 {
         unsafe {
             let [a, b, c] = [a, b, c].map(|x| mem::transmute::<[f32; 8], __m256>(x));
             mem::transmute(_mm256_fmadd_ps(a, b, c))
+        }
+    }
+
+    #[inline(always)]
+    fn totals(x: &[[f32; 8]; 4]) -> [f32; 4] {
+        // SAFETY: as above.
+        unsafe {
+            let [a, b, c, d] = mem::transmute::<[[f32; 8]; 4], [__m256; 4]>(*x);
+            let halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let [low, high] = mem::transmute::<__m256, [__m128; 2]>(halves);
+            mem::transmute(_mm_add_ps(low, high))
         }
     }
 

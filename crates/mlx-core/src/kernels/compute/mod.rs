@@ -4,6 +4,7 @@
 // Several arrays are walked by one index, lane by lane, so that it is seen which vectors meet.
 #![allow(clippy::needless_range_loop)]
 
+pub(crate) mod attention;
 pub(crate) mod float;
 pub(crate) mod isa;
 pub(crate) mod matmul;

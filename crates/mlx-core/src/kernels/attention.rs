@@ -1,0 +1,345 @@
+//! Attention in one pass, without a matrix of scores.
+
+use std::borrow::Cow;
+use std::ffi::CStr;
+
+use half::{bf16, f16};
+
+use super::compute::attention as compute;
+use super::compute::matmul::Element;
+use super::{Isa, elements, elements_mut};
+use crate::array::Array;
+use crate::device::Device;
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fast::{AttentionMask, scaled_dot_product_attention};
+use crate::ffi::{self, HostInput, HostKernel, HostOutput};
+use crate::ops::promote_types;
+use crate::{NewAxis, ops, stream};
+
+/// What [`attention`] does beside products and a softmax.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionOptions<'a> {
+    pub(crate) scale: f32,
+    pub(crate) mask: AttentionMask<'a>,
+    /// With a causal mask: how many keys up to its own a query sees.
+    pub(crate) window: Option<i32>,
+    /// `[H]`: extra scores whose values are zero.
+    pub(crate) sinks: Option<&'a Array>,
+    /// Scores become `cap * tanh(score / cap)`, before any mask.
+    pub(crate) soft_cap: Option<f32>,
+}
+
+impl<'a> AttentionOptions<'a> {
+    pub(crate) fn new(scale: f32, mask: AttentionMask<'a>) -> AttentionOptions<'a> {
+        AttentionOptions { scale, mask, window: None, sinks: None, soft_cap: None }
+    }
+}
+
+/// Which mask there is; an array is an input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MaskKind {
+    None,
+    Causal,
+    Array,
+}
+
+#[derive(Clone, Copy)]
+struct Attention {
+    scale: f32,
+    mask: MaskKind,
+    window: Option<i32>,
+    has_sinks: bool,
+    soft_cap: Option<f32>,
+    isa: Isa,
+}
+
+impl HostKernel for Attention {
+    const NAME: &'static CStr = c"attention";
+
+    fn params(&self) -> Vec<u64> {
+        vec![
+            self.scale.to_bits().into(),
+            self.mask as u64,
+            self.window.map_or(u64::MAX, |window| window as u64),
+            self.has_sinks.into(),
+            self.soft_cap.map_or(u64::MAX, |cap| cap.to_bits().into()),
+            self.isa.name().bytes().fold(0, |hash, byte| hash << 7 | u64::from(byte)),
+        ]
+    }
+
+    /// All but the sinks: caches are views of larger stores, and heads come transposed.
+    fn takes_strided(&self, input: usize) -> bool {
+        input < 3 || (input == 3 && self.mask == MaskKind::Array)
+    }
+
+    fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String> {
+        let ([q, ..], [out]) = (inputs, outputs) else {
+            return Err(format!("{} inputs", inputs.len()));
+        };
+        match q.dtype {
+            Dtype::Float32 => self.compute::<f32>(inputs, out),
+            Dtype::Float16 => self.compute::<f16>(inputs, out),
+            Dtype::Bfloat16 => self.compute::<bf16>(inputs, out),
+            dtype => Err(format!("no kernel for {dtype}")),
+        }
+    }
+}
+
+impl Attention {
+    fn compute<T: Element>(
+        &self,
+        inputs: &[HostInput<'_>],
+        out: &mut HostOutput<'_>,
+    ) -> Result<(), String> {
+        let [q, k, v, rest @ ..] = inputs else {
+            return Err(format!("{} inputs", inputs.len()));
+        };
+        let (mask, sinks) = match (self.mask, rest) {
+            (MaskKind::Array, [mask, sinks @ ..]) => (Some(mask), sinks.first()),
+            (_, sinks) => (None, sinks.first()),
+        };
+        let floats = || inputs[..3].iter().chain(mask.filter(|m| m.dtype != Dtype::Bool));
+        if floats().chain(sinks).any(|input| input.dtype != q.dtype) {
+            return Err("dtypes differ".to_owned());
+        }
+        let [q, k, v] = [Laid::<T>::rows(q)?, Laid::rows(k)?, Laid::rows(v)?];
+        let (seen, added) = match mask {
+            Some(mask) if mask.dtype == Dtype::Bool => (Some(Laid::any(mask.bytes, mask)?), None),
+            Some(mask) => (None, Some(Laid::any(elements::<T>(mask.bytes)?, mask)?)),
+            None => (None, None),
+        };
+        let mask = match (self.mask, &seen, &added) {
+            (MaskKind::Causal, ..) => {
+                compute::Mask::Causal { window: self.window.map(|window| window as usize) }
+            }
+            (_, Some(seen), _) => compute::Mask::Bool(seen.mask()?),
+            (_, _, Some(added)) => compute::Mask::Additive(added.mask()?),
+            _ => compute::Mask::None,
+        };
+        let operands = compute::Attention {
+            q: q.heads()?,
+            k: k.heads()?,
+            v: v.heads()?,
+            mask,
+            sinks: sinks.map(|sinks| elements(sinks.bytes)).transpose()?,
+            scale: self.scale,
+            soft_cap: self.soft_cap,
+        };
+        compute::attention(self.isa, &operands, elements_mut(out.bytes)?);
+        Ok(())
+    }
+}
+
+const OUTSIDE: &str = "elements outside of the buffer";
+
+/// An input with strides that the kernel takes, copied where it had others.
+struct Laid<'a, T: Clone> {
+    data: Cow<'a, [T]>,
+    shape: [usize; 4],
+    strides: [usize; 4],
+}
+
+impl<'a, T: Element> Laid<'a, T> {
+    /// One whose rows are contiguous.
+    fn rows(input: &HostInput<'a>) -> Result<Laid<'a, T>, String> {
+        let data = elements(input.bytes)?;
+        match (input.shape, input.strides) {
+            ([.., n], [.., stride]) if *n > 1 && *stride != 1 => Laid::copied(data, input),
+            _ => Laid::any(data, input),
+        }
+    }
+
+    fn heads(&self) -> Result<compute::Heads<'_, T>, String> {
+        let [b, h, s, _] = self.strides;
+        compute::Heads::new(&self.data, self.shape, [b, h, s]).ok_or_else(|| OUTSIDE.to_owned())
+    }
+}
+
+impl<'a, T: Copy + Default> Laid<'a, T> {
+    /// One whose strides are not negative.
+    fn any(data: &'a [T], input: &HostInput<'a>) -> Result<Laid<'a, T>, String> {
+        let strides: Option<Vec<usize>> =
+            input.strides.iter().map(|&stride| usize::try_from(stride).ok()).collect();
+        match strides.as_deref() {
+            Some(&[b, h, l, s]) => {
+                Ok(Laid { data: Cow::Borrowed(data), shape: sizes(input)?, strides: [b, h, l, s] })
+            }
+            _ => Laid::copied(data, input),
+        }
+    }
+
+    fn copied(data: &[T], input: &HostInput<'_>) -> Result<Laid<'a, T>, String> {
+        let shape = sizes(input)?;
+        let strides: [i64; 4] = input.strides.try_into().map_err(|_| "number of axes")?;
+        let mut copy = vec![T::default(); shape.iter().product()];
+        for (i, x) in copy.iter_mut().enumerate() {
+            let (mut rest, mut place) = (i, input.start as i64);
+            for axis in (0..4).rev() {
+                place += (rest % shape[axis]) as i64 * strides[axis];
+                rest /= shape[axis];
+            }
+            *x = *usize::try_from(place).ok().and_then(|place| data.get(place)).ok_or(OUTSIDE)?;
+        }
+        let [_, h, l, s] = shape;
+        Ok(Laid { data: Cow::Owned(copy), shape, strides: [h * l * s, l * s, s, 1] })
+    }
+
+    fn mask(&self) -> Result<compute::MaskArray<'_, T>, String> {
+        compute::MaskArray::new(&self.data, self.shape, self.strides)
+            .ok_or_else(|| OUTSIDE.to_owned())
+    }
+}
+
+fn sizes(input: &HostInput<'_>) -> Result<[usize; 4], String> {
+    let [b, h, l, s] = input.shape else { return Err(format!("shape {:?}", input.shape)) };
+    Ok([*b as usize, *h as usize, *l as usize, *s as usize])
+}
+
+/// Tells whether [`attention`] takes these here.
+///
+/// # Errors
+/// When there is no current stream.
+pub(crate) fn has_attention(
+    [q, k, v]: [&Array; 3],
+    options: &AttentionOptions<'_>,
+) -> Result<bool> {
+    Ok(fits([q, k, v], options) && stream::current_device()? == Device::Cpu)
+}
+
+fn fits([q, k, v]: [&Array; 3], options: &AttentionOptions<'_>) -> bool {
+    let (&[b, h, l, d], &[k_b, kv, s, k_d], &[v_b, v_kv, v_s, _]) =
+        (q.shape(), k.shape(), v.shape())
+    else {
+        return false;
+    };
+    let dtype = q.dtype();
+    let mask_fits = match options.mask {
+        AttentionMask::None => options.window.is_none(),
+        AttentionMask::Causal => options.window.is_none_or(|window| window > 0),
+        AttentionMask::Array(mask) => {
+            let axes = mask.shape().iter().rev().zip([s, l, h, b]);
+            options.window.is_none()
+                && mask.ndim() <= 4
+                && axes.into_iter().all(|(&n, full)| n == full || n == 1)
+                && promote_types(mask.dtype(), dtype) == dtype
+        }
+    };
+    matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16)
+        && k.dtype() == dtype
+        && v.dtype() == dtype
+        && (k_b, v_b, v_kv, v_s, k_d) == (b, b, kv, s, d)
+        && kv > 0
+        && h % kv == 0
+        && mask_fits
+        && options.sinks.is_none_or(|sinks| sinks.shape() == [h] && sinks.dtype() == dtype)
+}
+
+/// `softmax(scale * q × kᵀ + mask) × v` by a kernel of ours, softmax in float32.
+///
+/// Agrees with [`scaled_dot_product_attention`] also where a mask hides all keys: these count the
+/// same then, unless they are hidden by adding an infinity, which gives NaN.
+///
+/// # Shape
+/// `q: [B, H, L, D]`, `k: [B, KV, S, D]`, `v: [B, KV, S, DV] → [B, H, L, DV]`
+///
+/// # Errors
+/// When the current device is no CPU, or shapes and dtypes do not fit.
+pub(crate) fn attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    options: AttentionOptions<'_>,
+) -> Result<Array> {
+    if !fits([q, k, v], &options) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("attention: queries {q:?}, keys {k:?} and values {v:?} do not fit {options:?}"),
+        ));
+    }
+    let ([b, h, l, _], [_, _, s, dv]) = (q.dims()?, v.dims()?);
+    let (mask, kind) = match options.mask {
+        AttentionMask::None => (None, MaskKind::None),
+        AttentionMask::Causal => (None, MaskKind::Causal),
+        AttentionMask::Array(mask) => {
+            let is_bool = mask.dtype() == Dtype::Bool;
+            let mask = if is_bool { mask.clone() } else { mask.astype(q.dtype())? };
+            (Some(mask.broadcast_to([b, h, l, s])?), MaskKind::Array)
+        }
+    };
+    let kernel = Attention {
+        scale: options.scale,
+        mask: kind,
+        window: options.window,
+        has_sinks: options.sinks.is_some(),
+        soft_cap: options.soft_cap,
+        isa: super::options().isa,
+    };
+    let inputs: Vec<&Array> = [q, k, v].into_iter().chain(&mask).chain(options.sinks).collect();
+    let outputs = ffi::host_op(
+        kernel,
+        &inputs,
+        &[(&[b, h, l, dv], q.dtype())],
+        Box::new(move |inputs| Ok(vec![composed(kernel, inputs)?])),
+    )?;
+    outputs.into_iter().next().ok_or_else(|| Error::new(ErrorKind::Runtime, "attention: no output"))
+}
+
+/// Does as the kernel, by MLX's ops.
+fn composed(kernel: Attention, inputs: &[Array]) -> Result<Array> {
+    let Attention { scale, mask, window, has_sinks, soft_cap, .. } = kernel;
+    let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
+    let sinks = if has_sinks { inputs.last() } else { None };
+    let causal = match mask {
+        MaskKind::Causal if window.is_some() || soft_cap.is_some() => {
+            Some(causal_mask(q.dim(2)?, k.dim(2)?, window)?)
+        }
+        _ => None,
+    };
+    let mask = match mask {
+        MaskKind::None => AttentionMask::None,
+        MaskKind::Causal => causal.as_ref().map_or(AttentionMask::Causal, AttentionMask::Array),
+        MaskKind::Array => AttentionMask::Array(&inputs[3]),
+    };
+    let Some(cap) = soft_cap else {
+        return scaled_dot_product_attention(q, k, v, scale, mask, sinks);
+    };
+    let ([_, h, l, _], [_, kv, s, _]) = (q.dims()?, k.dims()?);
+    let shared = h / kv;
+    let q = q.multiply(scale)?.unflatten(1, [kv, shared])?;
+    let scores = q.matmul(&k.expand_dims(2)?.swapaxes(-1, -2)?)?;
+    let mut scores = scores.divide(cap)?.tanh()?.multiply(cap)?;
+    if let AttentionMask::Array(mask) = mask {
+        let mask = match mask.ndim() {
+            4 => mask.unflatten(1, [kv, shared])?,
+            _ => mask.clone(),
+        };
+        scores = match (mask.dtype(), scores.dtype().finfo()) {
+            (Dtype::Bool, Some(finfo)) => ops::where_(&mask, &scores, finfo.min as f32)?,
+            _ => scores.add(&mask)?,
+        };
+    }
+    if let Some(sinks) = sinks {
+        let sinks = sinks.reshape([1, kv, shared, 1, 1])?;
+        let sinks = sinks.broadcast_to([scores.dim(0)?, kv, shared, l, 1])?;
+        scores = ops::concatenate([&sinks, &scores], -1)?;
+    }
+    let weights = scores.softmax(-1, true)?;
+    let weights = weights.at((.., .., .., .., i32::from(has_sinks)..))?;
+    debug_assert_eq!(weights.dim(-1)?, s);
+    weights.matmul(&v.expand_dims(2)?)?.flatten(1, 2)
+}
+
+/// `[L, S]`: true where a query sees a key, the last one being at the last key.
+fn causal_mask(l: i32, s: i32, window: Option<i32>) -> Result<Array> {
+    let keys = Array::range(s)?;
+    let queries = Array::range(l)?.add(s - l)?.at((.., NewAxis))?;
+    let mask = queries.greater_equal(&keys)?;
+    match window {
+        Some(window) => mask.logical_and(queries.less(keys.add(window)?)?),
+        None => Ok(mask),
+    }
+}
+
+#[cfg(test)]
+mod tests;
