@@ -210,7 +210,7 @@ fn runs_under_compile_vmap_and_grad() -> Result<()> {
             loss(scaled_dot_product_attention(&x[0], &x[1], &x[2], 0.3, mask, None)?)
         };
         for input in 0..3 {
-            let [ours, theirs] = [grad_once(&ours, &all, input)?, grad_once(&theirs, &all, input)?];
+            let [ours, theirs] = [grad_once(ours, &all, input)?, grad_once(theirs, &all, input)?];
             check_close(&ours[0], &theirs[0], 1e-5)?;
         }
         Ok(())

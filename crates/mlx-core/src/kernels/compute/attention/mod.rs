@@ -395,8 +395,8 @@ fn part_body<S: Level, T: Element>(
     }
     // As many keys, and elements of values, meet a panel at once as there are registers for sums.
     match block.queries.len() {
-        ..=FEW => few::<S, T>(a, block, keys, state),
-        ..=LANES => many::<S, T, 1, 12, 13>(a, block, keys, state),
+        n if n <= FEW => few::<S, T>(a, block, keys, state),
+        n if n <= LANES => many::<S, T, 1, 12, 13>(a, block, keys, state),
         _ => many::<S, T, 2, 6, 6>(a, block, keys, state),
     }
 }
