@@ -24,7 +24,13 @@ const WATCH: Duration = Duration::from_micros(60);
 pub(crate) fn run(parts: usize, task: &(dyn Fn(usize) + Sync)) {
     static POOL: Mutex<Option<Pool>> = Mutex::new(None);
     let wanted = threads();
-    let alone = || (0..parts).for_each(task);
+    let alone = || {
+        let panic = (0..parts).filter_map(|i| catch_unwind(AssertUnwindSafe(|| task(i))).err());
+        // Folded, not found: the parts after it still run.
+        if let Some(panic) = panic.reduce(|first, _| first) {
+            resume_unwind(panic);
+        }
+    };
     if parts < 2 || wanted < 2 {
         return alone();
     }
@@ -274,15 +280,20 @@ mod tests {
 
     #[test]
     fn a_panic_comes_back_after_all_parts() {
-        let done = AtomicUsize::new(0);
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            run(8, &|i| {
-                assert_ne!(i, 3, "part three");
-                done.fetch_add(1, Ordering::Relaxed);
-            });
-        }));
-        assert!(result.is_err());
-        assert_eq!(done.load(Ordering::Relaxed), 7);
+        let check = || {
+            let done = AtomicUsize::new(0);
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                run(8, &|i| {
+                    assert_ne!(i, 3, "part three");
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            }));
+            assert!(result.is_err());
+            assert_eq!(done.load(Ordering::Relaxed), 7);
+        };
+        check();
+        // Within a job that has the threads.
+        run(2, &|_| check());
         run(4, &|_| {});
     }
 
