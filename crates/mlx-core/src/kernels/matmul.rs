@@ -21,7 +21,7 @@ impl HostKernel for Linear {
     const NAME: &'static CStr = c"linear";
 
     fn params(&self) -> Vec<u64> {
-        vec![self.isa.name().bytes().fold(0, |hash, byte| hash << 7 | u64::from(byte))]
+        vec![super::isa_number(self.isa)]
     }
 
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String> {
@@ -117,7 +117,7 @@ pub(crate) fn linear(x: &Array, w: &Array, bias: Option<&Array>) -> Result<Array
     let kernel = Linear { isa: options().isa };
     let inputs: Vec<&Array> = [x, w].into_iter().chain(bias).collect();
     let outputs = ffi::host_op(kernel, &inputs, &[(&shape, x.dtype())], Box::new(fallback))?;
-    outputs.into_iter().next().ok_or_else(|| Error::new(ErrorKind::Runtime, "linear: no output"))
+    super::only("linear", outputs)
 }
 
 #[cfg(test)]

@@ -5,21 +5,34 @@
 //! Each agrees with MLX's result to rounding, and brings MLX's own ops as the fallback that vmap
 //! and gradients use.
 
+mod activation;
 mod attention;
 mod compute;
 mod matmul;
 mod norm;
 mod quantized;
+mod rope;
+mod softmax;
 
+pub(crate) use activation::gated;
 pub(crate) use attention::{AttentionOptions, attention, has_attention};
 pub(crate) use matmul::{has_linear, linear};
-pub(crate) use norm::rms_norm;
+pub(crate) use norm::{add_rms_norm, layer_norm, rms_norm};
 pub(crate) use quantized::quantized_matmul;
+pub(crate) use rope::{has_rope, rope};
+pub(crate) use softmax::{has_softmax, logsumexp, softmax};
 
 use std::cell::Cell;
 
+use crate::array::Array;
+use crate::device::Device;
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stream;
+
 pub(crate) use compute::Float;
 pub use compute::Isa;
+pub use compute::activation::GatedActivation;
 pub use compute::pool::{set_threads, threads};
 
 /// How kernels made within [`with_options`] compute.
@@ -77,9 +90,50 @@ pub fn options() -> KernelOptions {
     OPTIONS.get().unwrap_or_default()
 }
 
+/// Tells whether the current device is a CPU and kernels compute in `dtype`.
+pub(crate) fn are_for(dtype: Dtype) -> Result<bool> {
+    let is_float = matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16);
+    Ok(is_float && stream::current_device()? == Device::Cpu)
+}
+
+/// Returns the one output of a kernel.
+fn only(name: &str, outputs: Vec<Array>) -> Result<Array> {
+    outputs
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::new(ErrorKind::Runtime, format!("{name}: no output")))
+}
+
+/// A number for [`HostKernel::params`](crate::ffi::HostKernel::params).
+fn isa_number(isa: Isa) -> u64 {
+    isa.name().bytes().fold(0, |hash, byte| hash << 7 | u64::from(byte))
+}
+
+/// Evaluates an expression with a type's name standing for the [`Float`] of a dtype.
+macro_rules! with_float {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            Dtype::Float32 => {
+                type $T = f32;
+                $body
+            }
+            Dtype::Float16 => {
+                type $T = half::f16;
+                $body
+            }
+            Dtype::Bfloat16 => {
+                type $T = half::bf16;
+                $body
+            }
+            dtype => Err(format!("no kernel for {dtype}")),
+        }
+    };
+}
+use with_float;
+
 const MISALIGNED: &str = "misaligned buffer";
 
-fn elements<T: Float>(bytes: &[u8]) -> Result<&[T], String> {
+fn elements<T: Float>(bytes: &[u8]) -> std::result::Result<&[T], String> {
     // SAFETY: every bit pattern is a value of the `Float` types.
     match unsafe { bytes.align_to() } {
         ([], elements, []) => Ok(elements),
@@ -87,7 +141,7 @@ fn elements<T: Float>(bytes: &[u8]) -> Result<&[T], String> {
     }
 }
 
-fn elements_mut<T: Float>(bytes: &mut [u8]) -> Result<&mut [T], String> {
+fn elements_mut<T: Float>(bytes: &mut [u8]) -> std::result::Result<&mut [T], String> {
     // SAFETY: as above, and every `Float` value is made of bytes without padding.
     match unsafe { bytes.align_to_mut() } {
         ([], elements, []) => Ok(elements),

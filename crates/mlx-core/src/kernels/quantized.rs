@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use half::{bf16, f16};
 
 use super::compute::quantized::{Activations, E4m3, E8m0, Format, Rows, Scale, exact, matmul};
-use super::{Arithmetic, Float, KernelOptions, elements, elements_mut, options};
+use super::{Arithmetic, Float, KernelOptions, elements, elements_mut, isa_number, options};
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,9 +37,7 @@ impl HostKernel for QuantizedMatmul {
     fn params(&self) -> Vec<u64> {
         let Quantization { group_size, bits, mode } = self.quantization;
         let KernelOptions { arithmetic, isa } = self.options;
-        // `Isa::name` tells them apart by its first letters.
-        let isa = isa.name().bytes().fold(0, |hash, byte| hash << 7 | u64::from(byte));
-        vec![group_size as u64, bits as u64, mode as u64, arithmetic as u64, isa]
+        vec![group_size as u64, bits as u64, mode as u64, arithmetic as u64, isa_number(isa)]
     }
 
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String> {

@@ -5,6 +5,7 @@
 
 use crate::array::{Array, Axes};
 use crate::error::Result;
+use crate::kernels::{self, GatedActivation};
 use crate::ops::{self, maximum, minimum, where_};
 
 /// Writes functions that are a method of the array: `name, "doc";`.
@@ -104,6 +105,44 @@ pub fn selu(x: &Array) -> Result<Array> {
 /// When the dtype does not allow it.
 pub fn silu(x: &Array) -> Result<Array> {
     x * x.sigmoid()
+}
+
+/// Returns `activation(gate) * x`; one pass of our own on a CPU.
+///
+/// With [`GatedActivation::Silu`] it is mlx-lm's `swiglu`.
+///
+/// # Errors
+/// When the shapes do not broadcast.
+///
+/// ```
+/// use mlx_core::nn::{self, GatedActivation};
+/// use mlx_core::Array;
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let (gate, x) = (Array::from_slice(&[-1.0f32, 2.0], &[2])?, Array::from_slice(&[3.0f32, 4.0], &[2])?);
+/// assert_eq!(nn::gated(&gate, &x, GatedActivation::Relu)?.to_vec::<f32>()?, [0.0, 8.0]);
+/// # Ok(())
+/// # }
+/// ```
+pub fn gated(gate: &Array, x: &Array, activation: GatedActivation) -> Result<Array> {
+    let is_plain = (gate.shape(), gate.dtype()) == (x.shape(), x.dtype());
+    if is_plain && kernels::are_for(x.dtype())? {
+        return kernels::gated(gate, x, activation, gated_by_ops);
+    }
+    gated_by_ops(gate, x, activation)
+}
+
+fn gated_by_ops(gate: &Array, x: &Array, activation: GatedActivation) -> Result<Array> {
+    let gate = match activation {
+        GatedActivation::Silu => silu(gate),
+        GatedActivation::Gelu => gelu(gate),
+        GatedActivation::GeluApprox => gelu_approx(gate),
+        GatedActivation::GeluFastApprox => gelu_fast_approx(gate),
+        GatedActivation::Relu => relu(gate),
+        GatedActivation::Relu2 => relu2(gate),
+        GatedActivation::Sigmoid => sigmoid(gate),
+    };
+    gate? * x
 }
 
 /// Returns `x * Φ(x)` with the exact error function (arXiv 1606.08415).

@@ -59,7 +59,8 @@ mod train;
 mod transformer;
 mod upsample;
 
-pub use activation::{HardTanhOptions, celu, elu, gelu, gelu_approx, gelu_fast_approx, glu};
+pub use crate::kernels::GatedActivation;
+pub use activation::{HardTanhOptions, celu, elu, gated, gelu, gelu_approx, gelu_fast_approx, glu};
 pub use activation::{hard_shrink, hard_tanh, hardswish, leaky_relu, log_sigmoid, log_softmax};
 pub use activation::{mish, prelu, relu, relu2, relu6, selu, sigmoid, silu, softmax, softmin};
 pub use activation::{softplus, softshrink, softsign, step, tanh};

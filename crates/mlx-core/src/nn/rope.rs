@@ -3,6 +3,7 @@
 use crate::array::Array;
 use crate::error::Result;
 use crate::fast::{self, Offset, RopeOptions};
+use crate::{Ellipsis, kernels};
 
 /// Rotates queries and keys by their position (RoFormer, arXiv 2104.09864).
 ///
@@ -55,16 +56,25 @@ impl Rope {
             scale: self.scale,
             freqs: self.freqs.as_ref(),
         };
-        if self.magnitude == 1.0 {
-            return fast::rope(x, options, Offset::Int(offset));
+        let offset = Offset::Int(offset);
+        if kernels::has_rope(x, &options, &offset)? {
+            return kernels::rope(x, options, offset, self.magnitude, rotate);
         }
-        let [_, _, _, d] = x.dims()?;
-        let scaled = if self.dims == d {
-            (x * self.magnitude)?
-        } else {
-            let rotated = (x.at((.., .., .., ..self.dims))? * self.magnitude)?;
-            crate::ops::concatenate([&rotated, &x.at((.., .., .., self.dims..))?], -1)?
-        };
-        fast::rope(&scaled, options, Offset::Int(offset))
+        rotate(x, options, offset, self.magnitude)
     }
+}
+
+/// Rotates by MLX's op.
+fn rotate(x: &Array, rope: RopeOptions<'_>, offset: Offset<'_>, magnitude: f32) -> Result<Array> {
+    if magnitude == 1.0 {
+        return fast::rope(x, rope, offset);
+    }
+    let dims = rope.dims;
+    let scaled = if x.shape().last() == Some(&dims) {
+        (x * magnitude)?
+    } else {
+        let rotated = (x.at((Ellipsis, ..dims))? * magnitude)?;
+        crate::ops::concatenate([&rotated, &x.at((Ellipsis, dims..))?], -1)?
+    };
+    fast::rope(&scaled, rope, offset)
 }

@@ -4,6 +4,7 @@ use crate::array::{Array, Axes};
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::array_op;
+use crate::kernels;
 
 /// Writes reductions: `name, all-axes function, one-axis function, several-axes function, "doc";`,
 /// each with the arguments that follow `keepdims`.
@@ -40,8 +41,6 @@ reductions! {
     any(), mlx_any, mlx_any_axis, mlx_any_axes, "Tells whether any element is true.";
     count_nonzero(), mlx_count_nonzero, mlx_count_nonzero_axis, mlx_count_nonzero_axes,
         "Counts the elements that are not zero, as `int32`; NaN is not zero.";
-    logsumexp(), mlx_logsumexp, mlx_logsumexp_axis, mlx_logsumexp_axes,
-        "Returns the logarithm of the sum of exponentials.";
     max(), mlx_max, mlx_max_axis, mlx_max_axes, "Returns the greatest element.";
     mean(), mlx_mean, mlx_mean_axis, mlx_mean_axes, "Returns the mean.";
     median(), mlx_median, mlx_median_axis, mlx_median_axes, "Returns the median.";
@@ -120,11 +119,41 @@ impl Array {
     /// # }
     /// ```
     pub fn softmax<'a>(&self, axes: impl Into<Axes<'a>>, precise: bool) -> Result<Array> {
+        let axes = axes.into();
+        if kernels::has_softmax(self, &axes)? {
+            return kernels::softmax(self, |x| {
+                let axis = x.ndim() as i32 - 1;
+                array_op!(mlx_softmax_axis, x, axis, true)
+            });
+        }
         let x = &self.laid_out_if_empty()?;
-        match axes.into() {
+        match axes {
             Axes::All => array_op!(mlx_softmax, x, precise),
             Axes::One(axis) => array_op!(mlx_softmax_axis, x, axis, precise),
             Axes::Some(axes) => array_op!(mlx_softmax_axes, x, [axes], precise),
+        }
+    }
+
+    /// Returns the logarithm of the sum of exponentials.
+    ///
+    /// # Shape
+    /// `[…] → […]` without the axes, or with 1 in their place for `keepdims`
+    ///
+    /// # Errors
+    /// When there is no such axis, or one is named twice.
+    pub fn logsumexp<'a>(&self, axes: impl Into<Axes<'a>>, keepdims: bool) -> Result<Array> {
+        let axes = axes.into();
+        if kernels::has_softmax(self, &axes)? {
+            return kernels::logsumexp(self, keepdims, |x, keepdims| {
+                let axis = x.ndim() as i32 - 1;
+                array_op!(mlx_logsumexp_axis, x, axis, keepdims)
+            });
+        }
+        let x = &self.laid_out_if_empty()?;
+        match axes {
+            Axes::All => array_op!(mlx_logsumexp, x, keepdims),
+            Axes::One(axis) => array_op!(mlx_logsumexp_axis, x, axis, keepdims),
+            Axes::Some(axes) => array_op!(mlx_logsumexp_axes, x, [axes], keepdims),
         }
     }
 

@@ -35,7 +35,15 @@ impl Float for f16 {
     }
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
-        f16::from_f32(x)
+        let (sign, bits) = ((x.to_bits() >> 16) & 0x8000, x.to_bits() & 0x7fff_ffff);
+        // To nearest, ties to even: by the addition to 0.5, whose last bit is that of a subnormal,
+        // or by integers, the exponent moving from its bias of 127 to that of 15.
+        let subnormal = (f32::from_bits(bits) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+        let normal = bits.wrapping_add(0xc800_0fff + ((bits >> 13) & 1)) >> 13;
+        let finite = if bits < 0x3880_0000 { subnormal } else { normal };
+        let special = if bits > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
+        let magnitude = if bits < 0x4780_0000 { finite } else { special };
+        f16::from_bits((sign | magnitude) as u16)
     }
 }
 
@@ -78,6 +86,9 @@ mod tests {
             let x = f32::from_bits(i * 9973);
             let (ours, theirs) = (<bf16 as Float>::from_f32(x), bf16::from_f32(x));
             assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{x}: {ours} {theirs}");
+            let (ours, theirs) = (<f16 as Float>::from_f32(x), f16::from_f32(x));
+            assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{x}: {ours} {theirs}");
+            assert_eq!(ours.is_sign_negative(), theirs.is_sign_negative(), "{x}");
         }
     }
 }

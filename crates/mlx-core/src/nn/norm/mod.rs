@@ -5,10 +5,8 @@ mod group;
 
 use super::{Param, make};
 use crate::array::Array;
-use crate::device::Device;
-use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::{fast, kernels, stream};
+use crate::{fast, kernels};
 
 pub use batch::{BatchNorm, BatchNormOptions};
 pub use group::{GroupNorm, GroupNormOptions, InstanceNorm};
@@ -54,12 +52,29 @@ impl RmsNorm {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let has_kernel = matches!(x.dtype(), Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16)
-            && x.dtype() == self.weight.dtype();
-        if has_kernel && stream::current_device()? == Device::Cpu {
+        if x.dtype() == self.weight.dtype() && kernels::are_for(x.dtype())? {
             return kernels::rms_norm(x, &self.weight, self.eps);
         }
         fast::rms_norm(x, Some(&*self.weight), self.eps)
+    }
+
+    /// Returns `x + residual` and the norm of that; one pass of our own on a CPU.
+    ///
+    /// # Shape
+    /// `x`, `residual: […, E]` → two of `[…, E]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward_add(&self, x: &Array, residual: &Array) -> Result<(Array, Array)> {
+        let is_plain = x.shape() == residual.shape()
+            && x.dtype() == residual.dtype()
+            && x.dtype() == self.weight.dtype();
+        if is_plain && kernels::are_for(x.dtype())? {
+            return kernels::add_rms_norm(x, residual, &self.weight, self.eps);
+        }
+        let sum = (x + residual)?;
+        let normed = self.forward(&sum)?;
+        Ok((sum, normed))
     }
 }
 
@@ -127,7 +142,12 @@ impl LayerNorm {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        fast::layer_norm(x, self.weight.as_deref(), self.bias.as_deref(), self.eps)
+        let (weight, bias) = (self.weight.as_deref(), self.bias.as_deref());
+        let is_plain = [weight, bias].iter().flatten().all(|part| part.dtype() == x.dtype());
+        if is_plain && x.ndim() > 0 && kernels::are_for(x.dtype())? {
+            return kernels::layer_norm(x, weight, bias, self.eps);
+        }
+        fast::layer_norm(x, weight, bias, self.eps)
     }
 }
 
