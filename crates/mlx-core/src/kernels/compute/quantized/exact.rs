@@ -11,6 +11,9 @@ const T: usize = 4;
 
 const LANES: usize = 16;
 
+/// Weights in a row, in the order of [`place`], that have one group.
+const BLOCK: usize = 8;
+
 /// Writes `x × wᵀ` to `out`, `[M, N]`.
 ///
 /// # Panics
@@ -54,9 +57,11 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
     let n_groups = (k_padded / w.group_size.min(CHUNK)).max(1) + CHUNK / 16;
     let (mut scales, mut biases) = (vec![0.0; n_groups], vec![0.0; n_groups]);
     let mut weights = vec![0.0f32; k_padded];
+    let mut factors = vec![0.0f32; k_padded / BLOCK];
     for n in rows {
         w.factors(n, 0.0, &mut scales, &mut biases);
-        unpack_row::<L, S>(w, n, &scales, &biases, &mut weights);
+        unpack_row::<L, S>(w, n, [&scales, &biases], &mut weights, &mut factors);
+        let is_scaled = !w.biases.is_empty();
         let mut m = 0;
         while m < n_rows {
             let tile = &x[m * k_padded..];
@@ -64,11 +69,18 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
             unsafe {
                 if m + T <= n_rows {
                     let tile = std::array::from_fn(|t| &tile[t * k_padded..][..k_padded]);
-                    let sums: [f32; T] = dots::<L, T>(tile, &weights);
+                    let sums: [f32; T] = match is_scaled {
+                        true => dots::<L, T>(tile, &weights),
+                        false => scaled_dots::<L, T>(tile, &weights, &factors),
+                    };
                     sums.iter().enumerate().for_each(|(t, &sum)| out.set(m + t, n, sum));
                     m += T;
                 } else {
-                    let [sum] = dots::<L, 1>([&tile[..k_padded]], &weights);
+                    let tile = [&tile[..k_padded]];
+                    let [sum] = match is_scaled {
+                        true => dots::<L, 1>(tile, &weights),
+                        false => scaled_dots::<L, 1>(tile, &weights, &factors),
+                    };
                     out.set(m, n, sum);
                     m += 1;
                 }
@@ -78,22 +90,25 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
 }
 
 /// Writes a row's weights in the order of [`place`]; behind the last one `x` has zeros.
+///
+/// Those of formats without biases stay as they are, and `factors` get their scales: a scale may be so
+/// great that the weight is infinite where its product with zero is not.
 #[inline(always)]
 fn unpack_row<L: Level, S: Scale>(
     w: &Rows<'_, S>,
     n: usize,
-    scales: &[f32],
-    biases: &[f32],
+    [scales, biases]: [&[f32]; 2],
     weights: &mut [f32],
+    factors: &mut [f32],
 ) {
+    let is_scaled = !w.biases.is_empty();
     let packed = w.row(n).chunks(CHUNK * w.format.bits() / 8);
     for (c, (packed, out)) in packed.zip(weights.chunks_exact_mut(CHUNK)).enumerate() {
         let mut bytes = [0u8; 64];
         bytes[..packed.len()].copy_from_slice(packed);
         let values = values(w.format, &bytes);
-        // Eight in a row have one group.
         for (block, (out, values)) in
-            out.chunks_exact_mut(8).zip(values.chunks_exact(8)).enumerate()
+            out.chunks_exact_mut(BLOCK).zip(values.chunks_exact(BLOCK)).enumerate()
         {
             let first = match w.format.bits() {
                 4 => block % 4 * 16,
@@ -102,6 +117,11 @@ fn unpack_row<L: Level, S: Scale>(
             };
             let g = (c * CHUNK + first) / w.group_size;
             let (scale, bias) = (scales[g], biases[g]);
+            if !is_scaled {
+                factors[c * (CHUNK / BLOCK) + block] = scale;
+                out.copy_from_slice(values);
+                continue;
+            }
             for (out, value) in out.iter_mut().zip(values) {
                 *out = L::fma(*value, scale, bias);
             }
@@ -187,11 +207,31 @@ fn dots<L: Level, const N: usize>(x: [&[f32]; N], w: &[f32]) -> [f32; N] {
             }
         }
     }
-    sums.map(|sums| {
-        let mut lanes = [0.0f32; LANES];
-        for i in 0..LANES {
-            lanes[i] = sums[i] + sums[i + LANES];
+    sums.map(total)
+}
+
+/// Does as [`dots`] with factors on the products of each block.
+#[inline(always)]
+fn scaled_dots<L: Level, const N: usize>(x: [&[f32]; N], w: &[f32], factors: &[f32]) -> [f32; N] {
+    let mut sums = [[0.0f32; 2 * LANES]; N];
+    let mut x = x.map(|x| x.chunks_exact(2 * LANES));
+    let factors = factors.chunks_exact(2 * LANES / BLOCK);
+    for (w, factors) in w.chunks_exact(2 * LANES).zip(factors) {
+        for (sums, x) in sums.iter_mut().zip(&mut x) {
+            let Some(x) = x.next() else { continue };
+            for i in 0..2 * LANES {
+                sums[i] = L::fma(x[i] * w[i], factors[i / BLOCK], sums[i]);
+            }
         }
-        lanes.iter().sum()
-    })
+    }
+    sums.map(total)
+}
+
+#[inline(always)]
+fn total(sums: [f32; 2 * LANES]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for i in 0..LANES {
+        lanes[i] = sums[i] + sums[i + LANES];
+    }
+    lanes.iter().sum()
 }
