@@ -14,13 +14,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     print!("{}", ChatTemplate::new(CHATML).render(&messages, None, &options)?);
 
     let fixtures = std::env::args().nth(1).ok_or("usage: on-mlx-lm FIXTURES")?;
-    let checkpoint = format!("{fixtures}/data/mlx-lm/checkpoints/qwen3-affine4");
+    let checkpoint = format!("{fixtures}/data/mlx-lm/checkpoints/qwen3-f32");
     let (model, notes) = Model::load(&ModelFiles::directory(checkpoint)?, &LoadOptions::default())?;
     for note in notes {
         eprintln!("note: {note}");
     }
 
-    let prompt = [66, 42, 46, 78, 79, 64, 65, 20, 114];
+    let prompt = [56, 125, 4, 55, 105, 18, 67, 7, 26];
     let options = GenerateOptions { max_tokens: Some(8), ..GenerateOptions::default() };
     let mut session = TokenSession::new(&model);
     let tokens: Vec<u32> = session.generate(&prompt, &options)?.collect::<Result<_, _>>()?;
