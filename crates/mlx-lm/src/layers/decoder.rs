@@ -177,9 +177,8 @@ impl TransformerBlock {
 
     fn forward(&self, x: &Array, mask: &Mask, cache: &mut dyn KvCache) -> mlx_core::Result<Array> {
         let r = self.self_attn.forward(&self.input_layernorm.forward(x)?, mask, cache)?;
-        let h = (x + r)?;
-        let r = self.mlp.forward(&self.post_attention_layernorm.forward(&h)?)?;
-        h + r
+        let (h, normed) = self.post_attention_layernorm.forward_add(x, &r)?;
+        h + self.mlp.forward(&normed)?
     }
 }
 

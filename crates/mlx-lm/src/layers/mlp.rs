@@ -1,6 +1,6 @@
 //! Gated feed-forward layers.
 
-use mlx_core::nn::{Linear, silu};
+use mlx_core::nn::{GatedActivation, Linear, gated};
 use mlx_core::{Array, Weights};
 
 use crate::error::Result;
@@ -35,7 +35,7 @@ impl Mlp {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array) -> mlx_core::Result<Array> {
-        let gated = (silu(&self.gate_proj.forward(x)?)? * self.up_proj.forward(x)?)?;
-        self.down_proj.forward(&gated)
+        let (gate, up) = (self.gate_proj.forward(x)?, self.up_proj.forward(x)?);
+        self.down_proj.forward(&gated(&gate, &up, GatedActivation::Silu)?)
     }
 }
