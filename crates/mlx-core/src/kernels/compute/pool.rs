@@ -1,8 +1,8 @@
 //! The threads that kernels run on, one pool for the process.
 //!
 //! A decoder calls some hundred kernels a token, each some ten microseconds long, so threads that
-//! slept in between would spend as long waking up. A worker therefore watches for the next job a
-//! little before it sleeps, and parts of a job are taken off a counter, so that a thread that
+//! slept in between would spend as long waking up, and would wake on the core of the thread that
+//! woke them. A worker therefore watches for the next job a little before it sleeps, and parts of a job are taken off a counter, so that a thread that
 //! the system stopped holds nothing up but the part it has.
 
 use std::any::Any;
@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// How long a worker watches for work before it sleeps.
-const WATCH: Duration = Duration::from_micros(60);
+const WATCH: Duration = Duration::from_millis(2);
 
 /// Calls `task(i)` for each `i` below `parts`, on several threads, and returns when all are done.
 ///

@@ -311,8 +311,7 @@ unsafe fn tile<S: Scale, U: Unpack, const WHOLE: bool, const R: usize, const T: 
             std::array::from_fn(|r| w.packed.as_ptr().add((n + r) * w.row_bytes));
         let mut sums = [[_mm256_setzero_ps(); T]; R];
 
-        let lanes = w.format.lane_groups(w.group_size.min(CHUNK));
-        let lanes = _mm256_loadu_si256(lanes.as_ptr().cast());
+        let lanes = _mm256_loadu_si256(w.lanes.as_ptr().cast());
         // Groups of 128 have two chunks each, those of 32 and 16 are two and four to a chunk.
         let (halves, times) = if WHOLE {
             ((w.group_size / CHUNK).trailing_zeros(), 0)

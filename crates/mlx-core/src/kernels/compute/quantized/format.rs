@@ -143,6 +143,8 @@ pub(crate) struct Rows<'a, S> {
     pub(super) row_bytes: usize,
     pub(super) group_size: usize,
     pub(super) format: Format,
+    /// [`Format::lane_groups`]
+    pub(super) lanes: [i32; 8],
 }
 
 impl<'a, S: Scale> Rows<'a, S> {
@@ -175,7 +177,8 @@ impl<'a, S: Scale> Rows<'a, S> {
         {
             return fail();
         }
-        Ok(Rows { packed, scales, biases, n_rows, k, row_bytes, group_size, format })
+        let lanes = format.lane_groups(group_size.min(CHUNK));
+        Ok(Rows { packed, scales, biases, n_rows, k, row_bytes, group_size, format, lanes })
     }
 
     pub(super) fn row(&self, n: usize) -> &'a [u8] {
