@@ -2,8 +2,9 @@
 //!
 //! A decoder calls some hundred kernels a token, each some ten microseconds long, so threads that
 //! slept in between would spend as long waking up, and would wake on the core of the thread that
-//! woke them. A worker therefore watches for the next job a little before it sleeps, and parts of a job are taken off a counter, so that a thread that
-//! the system stopped holds nothing up but the part it has.
+//! woke them. A worker therefore watches for the next job a little before it sleeps, and parts of a
+//! job are taken off a counter, so that a thread that the system stopped holds nothing up but the
+//! part it has.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -6,8 +6,10 @@ use std::ops::Range;
 
 use super::{Activations, CHUNK, Format, Out, Rows, Scale};
 
-/// Bytes of activations that stay in the second-level cache while rows of weights pass.
-const BLOCK_BYTES: usize = 192 * 1024;
+/// Rows and chunks of activations that stay in the first-level cache, half of which they take, while
+/// rows of weights pass.
+const BLOCK_ROWS: usize = 16;
+const BLOCK_CHUNKS: usize = 16;
 
 /// From a chunk's bits to two vectors of bytes, in the format's order.
 trait Unpack {
@@ -53,7 +55,8 @@ impl Unpack for Fp4 {
         unsafe {
             let table = _mm_loadu_si128(super::format::FP4_BYTES.as_ptr().cast());
             let table = _mm256_broadcastsi128_si256(table);
-            Bits4::unpack(p).map(|q| _mm256_shuffle_epi8(table, q))
+            let [low, high] = Bits4::unpack(p);
+            [_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high)]
         }
     }
 }
@@ -123,37 +126,45 @@ impl<const BITS: usize> Unpack for Odd<BITS> {
     unsafe fn unpack(p: *const u8) -> [__m256i; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let twice = |p: *const u8| _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
-            let shuffle = twice(Self::SHUFFLE.as_ptr());
-            let factors = twice(Self::FACTORS.as_ptr().cast());
+            // Not a function: the compiler would not be sure to put it here.
+            macro_rules! twice {
+                ($p:expr) => {
+                    _mm256_broadcastsi128_si256(_mm_loadu_si128($p.cast()))
+                };
+            }
+            let (shuffle, factors) =
+                (twice!(Self::SHUFFLE.as_ptr()), twice!(Self::FACTORS.as_ptr()));
             // Eight weights of the chunk's first half and eight of its second, 16 bits each.
-            let eights = |i: usize| {
-                let low = _mm_loadu_si128(p.add(i * BITS).cast());
-                let high = _mm_loadu_si128(p.add((i + 4) * BITS).cast());
-                let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
-                let top = _mm256_mullo_epi16(_mm256_shuffle_epi8(both, shuffle), factors);
-                _mm256_srl_epi16(top, _mm_cvtsi32_si128(16 - BITS as i32))
-            };
-            [_mm256_packus_epi16(eights(0), eights(1)), _mm256_packus_epi16(eights(2), eights(3))]
+            macro_rules! eights {
+                ($i:expr) => {{
+                    let low = _mm_loadu_si128(p.add($i * BITS).cast());
+                    let high = _mm_loadu_si128(p.add(($i + 4) * BITS).cast());
+                    let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+                    let top = _mm256_mullo_epi16(_mm256_shuffle_epi8(both, shuffle), factors);
+                    _mm256_srl_epi16(top, _mm_cvtsi32_si128(16 - BITS as i32))
+                }};
+            }
+            [
+                _mm256_packus_epi16(eights!(0), eights!(1)),
+                _mm256_packus_epi16(eights!(2), eights!(3)),
+            ]
         }
     }
 }
 
 /// Products of a chunk, summed into the 32-bit lanes that the format tells groups by.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn dot<U: Unpack>(w: [__m256i; 2], x: *const i8) -> __m256i {
     // SAFETY: the caller has 64 activations and AVX2.
     unsafe {
-        let x = [_mm256_load_chunk(x), _mm256_load_chunk(x.add(32))];
+        let x = [_mm256_loadu_si256(x.cast()), _mm256_loadu_si256(x.add(32).cast())];
         let ones = _mm256_set1_epi16(1);
         if U::IS_SIGNED {
             // At most 128 * 127 * 2, which 16 bits hold.
-            let half = |i: usize| {
-                let products =
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(x[i], w[i]));
-                _mm256_madd_epi16(products, ones)
-            };
-            _mm256_add_epi32(half(0), half(1))
+            let low = _mm256_maddubs_epi16(_mm256_abs_epi8(w[0]), _mm256_sign_epi8(x[0], w[0]));
+            let high = _mm256_maddubs_epi16(_mm256_abs_epi8(w[1]), _mm256_sign_epi8(x[1], w[1]));
+            _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones))
         } else {
             // At most 63 * 127 * 4.
             let low = _mm256_maddubs_epi16(w[0], x[0]);
@@ -161,12 +172,6 @@ unsafe fn dot<U: Unpack>(w: [__m256i; 2], x: *const i8) -> __m256i {
             _mm256_madd_epi16(_mm256_add_epi16(low, high), ones)
         }
     }
-}
-
-#[inline(always)]
-unsafe fn _mm256_load_chunk(p: *const i8) -> __m256i {
-    // SAFETY: the caller's promise.
-    unsafe { _mm256_loadu_si256(p.cast()) }
 }
 
 /// # Safety
@@ -202,115 +207,206 @@ unsafe fn blocks<S: Scale, U: Unpack>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    let m_block = (BLOCK_BYTES / x.k_padded).max(4) / 4 * 4;
-    let mut factors = Factors::new(x);
-    for m in (0..x.n_rows).step_by(m_block) {
-        let ms = m..(m + m_block).min(x.n_rows);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let factors = &mut factors;
-            match (ms.len(), w.group_size >= CHUNK) {
-                (1, true) => sweep::<S, U, true, 4, 1>(x, w, rows.clone(), ms, out, factors),
-                (1, false) => sweep::<S, U, false, 4, 1>(x, w, rows.clone(), ms, out, factors),
-                (_, true) => sweep::<S, U, true, 2, 4>(x, w, rows.clone(), ms, out, factors),
-                (_, false) => sweep::<S, U, false, 2, 4>(x, w, rows.clone(), ms, out, factors),
-            }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (x.n_rows, w.group_size >= CHUNK) {
+            (1, true) => one::<S, U, true>(x, w, rows, out),
+            (1, false) => one::<S, U, false>(x, w, rows, out),
+            (_, true) => many::<S, U, true>(x, w, rows, out),
+            (_, false) => many::<S, U, false>(x, w, rows, out),
         }
     }
 }
 
-/// Scales and biases of the rows of a tile, as `f32`.
-struct Factors {
-    scales: Vec<f32>,
-    biases: Vec<f32>,
-    stride: usize,
-}
-
-const MAX_R: usize = 4;
-
-impl Factors {
-    fn new(x: &Activations) -> Factors {
-        let n = MAX_R * x.groups_padded;
-        Factors { scales: vec![0.0; n], biases: vec![0.0; n], stride: x.groups_padded }
-    }
-
-    #[inline(always)]
-    fn fill<S: Scale>(&mut self, w: &Rows<'_, S>, n: usize, count: usize) {
-        for r in 0..count {
-            let range = r * self.stride..(r + 1) * self.stride;
-            w.factors(
-                n + r,
-                w.format.offset(),
-                &mut self.scales[range.clone()],
-                &mut self.biases[range],
-            );
-        }
-    }
-}
-
-/// Goes over `rows` by `R` and over `ms` by `T`, remainders by smaller tiles.
+/// Products with one row of activations.
+///
+/// Its rows are short beside what precedes them, so scales and biases of four rows, which lie behind one
+/// another, are taken at once, and multiplied with those of the activations before the sum.
 ///
 /// # Safety
-/// As [`matmul`]; `ms` are below `x.n_rows`.
-#[inline(always)]
-unsafe fn sweep<S: Scale, U: Unpack, const WHOLE: bool, const R: usize, const T: usize>(
+/// As [`matmul`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn one<S: Scale, U: Unpack, const WHOLE: bool>(
     x: &Activations,
     w: &Rows<'_, S>,
     rows: Range<usize>,
-    ms: Range<usize>,
     out: &Out,
-    factors: &mut Factors,
 ) {
+    const R: usize = 4;
+    let n_groups = w.k / w.group_size;
+    let (x_scales, x_sums) = (x.scales[..n_groups].repeat(R), x.sums[..n_groups].repeat(R));
+    // Whole vectors may be read behind the last group; a chunk that is padded has groups there.
+    let room = R * n_groups + 2 * LANES;
+    let (mut scales, mut biases) = (vec![0.0f32; room], vec![0.0f32; room]);
+    let (chunks, offset) = (0..x.k_padded / CHUNK, w.format.offset());
     let mut n = rows.start;
     while n < rows.end {
         let count = if n + R <= rows.end { R } else { 1 };
-        factors.fill(w, n, count);
-        let mut m = ms.start;
-        // SAFETY: the caller's promise; tiles stay within both ranges.
+        let range = n * n_groups..(n + count) * n_groups;
+        let known = &w.scales[range.clone()];
+        for ((out, scale), x) in scales.iter_mut().zip(known).zip(&x_scales) {
+            *out = scale.to_f32() * x;
+        }
+        if w.biases.is_empty() {
+            for ((out, scale), x) in biases.iter_mut().zip(known).zip(&x_sums) {
+                *out = offset * scale.to_f32() * x;
+            }
+        } else {
+            let parts = known.iter().zip(&w.biases[range]);
+            for ((out, (scale, bias)), x) in biases.iter_mut().zip(parts).zip(&x_sums) {
+                *out = (bias.to_f32() + offset * scale.to_f32()) * x;
+            }
+        }
+        let factors = Factors { scales: scales.as_ptr(), stride: n_groups };
+        // SAFETY: `count` rows are there, which no other thread has.
         unsafe {
-            while m < ms.end {
-                let left = ms.end - m;
-                match (count == R, left >= T) {
-                    (true, true) => tile::<S, U, WHOLE, R, T>(x, w, n, m, out, factors),
-                    (true, false) => tile::<S, U, WHOLE, R, 1>(x, w, n, m, out, factors),
-                    (false, true) => tile::<S, U, WHOLE, 1, T>(x, w, n, m, out, factors),
-                    (false, false) => tile::<S, U, WHOLE, 1, 1>(x, w, n, m, out, factors),
-                }
-                m += if left >= T { T } else { 1 };
+            let mut sums = [[_mm256_setzero_ps()]; R];
+            if count == R {
+                sums = tile::<S, U, WHOLE, true, R, 1>(x, w, n, 0, chunks.clone(), factors);
+            } else {
+                [sums[0]] = tile::<S, U, WHOLE, true, 1, 1>(x, w, n, 0, chunks.clone(), factors);
+            }
+            for r in 0..count {
+                let sum = add_all(sums[r][0], &biases[r * n_groups..][..n_groups]);
+                out.set(0, n + r, horizontal_sum(sum));
             }
         }
         n += count;
     }
 }
 
-/// Computes the products of `R` rows of weights with `T` rows of activations; `WHOLE` says that a chunk
-/// lies in one group.
+/// Adds `row`, in any order of its elements.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_all(mut sum: __m256, row: &[f32]) -> __m256 {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    // SAFETY: the caller has AVX2; the masked load reads what `rest` has.
+    unsafe {
+        for chunk in chunks {
+            sum = _mm256_add_ps(sum, _mm256_loadu_ps(chunk.as_ptr()));
+        }
+        if !rest.is_empty() {
+            let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(rest.len() as i32), index);
+            sum = _mm256_add_ps(sum, _mm256_maskload_ps(rest.as_ptr(), mask));
+        }
+        sum
+    }
+}
+
+/// Products with several rows of activations, in blocks that stay in the first-level cache while rows
+/// of weights pass.
+///
+/// # Safety
+/// As [`matmul`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn many<S: Scale, U: Unpack, const WHOLE: bool>(
+    x: &Activations,
+    w: &Rows<'_, S>,
+    rows: Range<usize>,
+    out: &Out,
+) {
+    // More rows of weights would share what is read of activations, which then takes registers that sums
+    // need.
+    const T: usize = 8;
+    let n_chunks = x.k_padded / CHUNK;
+    let room = BLOCK_CHUNKS * CHUNK / w.group_size + 2 * LANES;
+    let (mut scales, mut biases) = (vec![0.0f32; room], vec![0.0f32; room]);
+    for start in (0..x.n_rows).step_by(BLOCK_ROWS) {
+        let ms = start..(start + BLOCK_ROWS).min(x.n_rows);
+        for first in (0..n_chunks).step_by(BLOCK_CHUNKS) {
+            let chunks = first..(first + BLOCK_CHUNKS).min(n_chunks);
+            let groups =
+                first * CHUNK / w.group_size..(chunks.end * CHUNK / w.group_size).min(w.n_groups());
+            for n in rows.clone() {
+                w.factors(n, groups.clone(), w.format.offset(), &mut scales, &mut biases);
+                let factors = Factors { scales: scales.as_ptr(), stride: 0 };
+                let mut m = ms.start;
+                while m < ms.end {
+                    // SAFETY: tiles stay within both ranges; no other thread has this row.
+                    unsafe {
+                        macro_rules! tile {
+                            ($t:expr) => {{
+                                let chunks = chunks.clone();
+                                let [sums] =
+                                    tile::<S, U, WHOLE, false, 1, $t>(x, w, n, m, chunks, factors);
+                                for t in 0..$t {
+                                    let x_sums = &x.sums[(m + t) * x.groups_padded..];
+                                    let x_sums = &x_sums[groups.start..x.groups_padded];
+                                    let sum = add_products(sums[t], &biases, x_sums);
+                                    let sum = horizontal_sum(sum);
+                                    match first {
+                                        0 => out.set(m + t, n, sum),
+                                        _ => out.add(m + t, n, sum),
+                                    }
+                                }
+                                m += $t;
+                            }};
+                        }
+                        match ms.end - m {
+                            T.. => tile!(T),
+                            4.. => tile!(4),
+                            2.. => tile!(2),
+                            _ => tile!(1),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of two rows of whole vectors.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_products(mut sum: __m256, a: &[f32], b: &[f32]) -> __m256 {
+    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+        // SAFETY: the caller has AVX2 and FMA.
+        unsafe {
+            sum = _mm256_fmadd_ps(_mm256_loadu_ps(a.as_ptr()), _mm256_loadu_ps(b.as_ptr()), sum);
+        }
+    }
+    sum
+}
+
+/// `f32`s in a vector.
+const LANES: usize = 8;
+
+/// Scales of the rows of a tile, one row `stride` behind the other and a vector of room behind the last.
+#[derive(Clone, Copy)]
+struct Factors {
+    scales: *const f32,
+    stride: usize,
+}
+
+/// Sums the products of `R` rows of weights with `T` rows of activations, but for the biases. `WHOLE`
+/// says that a chunk lies in one group, `BOTH` that the scales are those of the activations, too.
 ///
 /// # Safety
 /// As [`matmul`]; `n + R` rows and `m + T` rows are there, and `factors` are of row `n`.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<S: Scale, U: Unpack, const WHOLE: bool, const R: usize, const T: usize>(
+unsafe fn tile<
+    S: Scale,
+    U: Unpack,
+    const WHOLE: bool,
+    const BOTH: bool,
+    const R: usize,
+    const T: usize,
+>(
     x: &Activations,
     w: &Rows<'_, S>,
     n: usize,
     m: usize,
-    out: &Out,
-    factors: &mut Factors,
-) {
+    chunks: Range<usize>,
+    factors: Factors,
+) -> [[__m256; T]; R] {
     // SAFETY: all pointers below stay in the vectors they start from: rows of activations are
     // `k_padded` long, groups `groups_padded`, which has a whole vector to spare, and weights are read
     // directly only where `READS` bytes are there.
     unsafe {
-        let stride = factors.stride;
-        let scales: [*const f32; R] =
-            std::array::from_fn(|r| factors.scales.as_ptr().add(r * stride));
-        let q: [*const i8; T] = std::array::from_fn(|t| x.q.as_ptr().add((m + t) * x.k_padded));
-        let x_scales: [*const f32; T] =
-            std::array::from_fn(|t| x.scales.as_ptr().add((m + t) * stride));
-        let packed: [*const u8; R] =
-            std::array::from_fn(|r| w.packed.as_ptr().add((n + r) * w.row_bytes));
-        let mut sums = [[_mm256_setzero_ps(); T]; R];
-
         let lanes = _mm256_loadu_si256(w.lanes.as_ptr().cast());
         // Groups of 128 have two chunks each, those of 32 and 16 are two and four to a chunk.
         let (halves, times) = if WHOLE {
@@ -318,40 +414,90 @@ unsafe fn tile<S: Scale, U: Unpack, const WHOLE: bool, const R: usize, const T: 
         } else {
             (0, (CHUNK / w.group_size).trailing_zeros())
         };
-        let n_chunks = x.k_padded / CHUNK;
         // Only the last row of all can end before what `unpack` reads of its last chunk.
         let last = w.packed.len() - (n + R - 1) * w.row_bytes;
         let within = if last < U::READS { 0 } else { (last - U::READS) / U::BYTES + 1 };
-        let n_whole = (w.k / CHUNK).min(within);
-        let mut copies = [[0u8; PADDED]; R];
+        let n_whole = (w.k / CHUNK).min(within).clamp(chunks.start, chunks.end);
 
-        for c in 0..n_chunks {
-            let g = c >> halves << times;
-            let weights: [*const u8; R] = if c < n_whole {
-                std::array::from_fn(|r| packed[r].add(c * U::BYTES))
-            } else {
-                std::array::from_fn(|r| pad(w.row(n + r), c * U::BYTES, U::BYTES, &mut copies[r]))
-            };
-            for r in 0..R {
-                let unpacked = U::unpack(weights[r]);
-                let factor = spread::<WHOLE>(scales[r].add(g), lanes);
-                for t in 0..T {
-                    let dot = _mm256_cvtepi32_ps(dot::<U>(unpacked, q[t].add(c * CHUNK)));
-                    let factor = _mm256_mul_ps(factor, spread::<WHOLE>(x_scales[t].add(g), lanes));
-                    sums[r][t] = _mm256_fmadd_ps(dot, factor, sums[r][t]);
+        // Factors start with the first chunk's.
+        let first_group = (chunks.start >> halves) << times;
+        let mut sums = [[_mm256_setzero_ps(); T]; R];
+        let mut tile = Tile {
+            packed: w.packed.as_ptr().add(n * w.row_bytes + chunks.start * U::BYTES),
+            row_bytes: w.row_bytes,
+            q: x.q.as_ptr().add(m * x.k_padded + chunks.start * CHUNK),
+            k_padded: x.k_padded,
+            x_scales: x.scales.as_ptr().add(m * x.groups_padded + first_group),
+            groups_padded: x.groups_padded,
+            factors,
+        };
+        for c in chunks.start..n_whole {
+            let g = ((c - chunks.start) >> halves) << times;
+            tile.step::<U, WHOLE, BOTH, R, T>(g, lanes, &mut sums);
+            tile.packed = tile.packed.add(U::BYTES);
+            tile.q = tile.q.add(CHUNK);
+        }
+        if n_whole < chunks.end {
+            let mut copies = [[0u8; PADDED]; R];
+            for c in n_whole..chunks.end {
+                let g = ((c - chunks.start) >> halves) << times;
+                for (r, copy) in copies.iter_mut().enumerate() {
+                    pad(w.row(n + r), c * U::BYTES, U::BYTES, copy);
                 }
+                tile.packed = copies.as_ptr().cast();
+                tile.row_bytes = PADDED;
+                tile.step::<U, WHOLE, BOTH, R, T>(g, lanes, &mut sums);
+                tile.q = tile.q.add(CHUNK);
             }
         }
+        sums
+    }
+}
 
-        for t in 0..T {
-            let x_sums = x.sums.as_ptr().add((m + t) * stride);
+/// Where a tile reads. Rows are reached from the first by their distance, which takes fewer registers
+/// than a pointer for each.
+struct Tile {
+    packed: *const u8,
+    row_bytes: usize,
+    q: *const i8,
+    k_padded: usize,
+    x_scales: *const f32,
+    groups_padded: usize,
+    factors: Factors,
+}
+
+impl Tile {
+    /// Adds the products of a chunk, whose first group is `g`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn step<
+        U: Unpack,
+        const WHOLE: bool,
+        const BOTH: bool,
+        const R: usize,
+        const T: usize,
+    >(
+        &self,
+        g: usize,
+        lanes: __m256i,
+        sums: &mut [[__m256; T]; R],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
             for r in 0..R {
-                let mut sum = sums[r][t];
-                for g in (0..w.k / w.group_size).step_by(8) {
-                    let bias = _mm256_loadu_ps(factors.biases.as_ptr().add(r * stride + g));
-                    sum = _mm256_fmadd_ps(bias, _mm256_loadu_ps(x_sums.add(g)), sum);
+                let weights = U::unpack(self.packed.add(r * self.row_bytes));
+                let scales = self.factors.scales.add(r * self.factors.stride + g);
+                let scale = spread::<WHOLE>(scales, lanes);
+                for t in 0..T {
+                    let dot = dot::<U>(weights, self.q.add(t * self.k_padded));
+                    let factor = if BOTH {
+                        scale
+                    } else {
+                        let x_scales = self.x_scales.add(t * self.groups_padded + g);
+                        _mm256_mul_ps(scale, spread::<WHOLE>(x_scales, lanes))
+                    };
+                    sums[r][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), factor, sums[r][t]);
                 }
-                out.set(m + t, n + r, horizontal_sum(sum));
             }
         }
     }
@@ -362,14 +508,14 @@ const PADDED: usize = 96;
 
 /// Copies a row's last chunk to where it can be read whole.
 #[cold]
-fn pad(row: &[u8], start: usize, len: usize, copy: &mut [u8; PADDED]) -> *const u8 {
+fn pad(row: &[u8], start: usize, len: usize, copy: &mut [u8; PADDED]) {
     let bytes = &row[start.min(row.len())..(start + len).min(row.len())];
     copy[..bytes.len()].copy_from_slice(bytes);
-    copy.as_ptr()
 }
 
 /// The factor of the group of each lane.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn spread<const WHOLE: bool>(p: *const f32, lanes: __m256i) -> __m256 {
     // SAFETY: the caller has AVX2, and a whole vector behind `p` unless `WHOLE`.
     unsafe {
@@ -381,12 +527,10 @@ unsafe fn spread<const WHOLE: bool>(p: *const f32, lanes: __m256i) -> __m256 {
     }
 }
 
-#[inline(always)]
-unsafe fn horizontal_sum(x: __m256) -> f32 {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-        let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-        _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
-    }
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn horizontal_sum(x: __m256) -> f32 {
+    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
 }

@@ -59,7 +59,7 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
     let mut weights = vec![0.0f32; k_padded];
     let mut factors = vec![0.0f32; k_padded / BLOCK];
     for n in rows {
-        w.factors(n, 0.0, &mut scales, &mut biases);
+        w.factors(n, 0..w.n_groups(), 0.0, &mut scales, &mut biases);
         unpack_row::<L, S>(w, n, [&scales, &biases], &mut weights, &mut factors);
         let is_scaled = !w.biases.is_empty();
         let mut m = 0;

@@ -1,5 +1,7 @@
 //! How weights are packed, and reading them one by one.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::CHUNK;
@@ -185,12 +187,19 @@ impl<'a, S: Scale> Rows<'a, S> {
         &self.packed[n * self.row_bytes..][..self.row_bytes]
     }
 
-    /// Writes scales and biases of a row's groups, the biases for weights that have `offset` taken off;
-    /// what is behind them becomes zero.
+    /// Writes scales and biases of a row's `groups`, the biases for weights that have `offset` taken
+    /// off; what is behind them becomes zero.
     #[inline(always)]
-    pub(super) fn factors(&self, n: usize, offset: f32, scales: &mut [f32], biases: &mut [f32]) {
-        let n_groups = self.k / self.group_size;
-        let range = n * n_groups..(n + 1) * n_groups;
+    pub(super) fn factors(
+        &self,
+        n: usize,
+        groups: Range<usize>,
+        offset: f32,
+        scales: &mut [f32],
+        biases: &mut [f32],
+    ) {
+        let row = n * (self.k / self.group_size);
+        let (n_groups, range) = (groups.len(), row + groups.start..row + groups.end);
         scales[n_groups..].fill(0.0);
         biases[n_groups..].fill(0.0);
         let (scales, biases) = (&mut scales[..n_groups], &mut biases[..n_groups]);
@@ -204,5 +213,9 @@ impl<'a, S: Scale> Rows<'a, S> {
         for ((out, bias), scale) in biases.iter_mut().zip(&self.biases[range]).zip(&*scales) {
             *out = bias.to_f32() + offset * scale;
         }
+    }
+
+    pub(super) fn n_groups(&self) -> usize {
+        self.k / self.group_size
     }
 }

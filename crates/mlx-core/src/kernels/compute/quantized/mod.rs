@@ -84,6 +84,16 @@ impl Out {
         // SAFETY: `matmul` checked the size; the rest is the caller's promise.
         unsafe { *self.data.add(m * self.n + n) = value };
     }
+
+    /// Adds to what [`Out::set`] wrote.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn add(&self, m: usize, n: usize, value: f32) {
+        // SAFETY: as above.
+        unsafe { *self.data.add(m * self.n + n) += value };
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub(super) fn matmul<S: Scale>(x: &Activations, w: &Rows<'_, S>, rows: Range<usi
     // What the kernels take off 8-bit weights to make them signed, which the biases make good.
     let offset = if w.format == Format::Affine(8) { 128 } else { 0 };
     for n in rows {
-        w.factors(n, w.format.offset(), &mut scales, &mut biases);
+        w.factors(n, 0..w.n_groups(), w.format.offset(), &mut scales, &mut biases);
         for m in 0..x.n_rows {
             let q = &x.q[m * x.k_padded..][..x.k_padded];
             let factors = &x.scales[m * x.groups_padded..][..x.groups_padded];
