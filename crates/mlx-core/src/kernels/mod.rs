@@ -18,7 +18,7 @@ pub(crate) use activation::gated;
 pub(crate) use attention::{AttentionOptions, attention, has_attention};
 pub(crate) use matmul::{has_linear, linear};
 pub(crate) use norm::{add_rms_norm, layer_norm, rms_norm};
-pub(crate) use quantized::quantized_matmul;
+pub(crate) use quantized::{GatedFallback, PackedLayer, gated_quantized_matmul, quantized_matmul};
 pub(crate) use rope::{has_rope, rope};
 pub(crate) use softmax::{has_softmax, logsumexp, softmax};
 

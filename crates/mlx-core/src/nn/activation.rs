@@ -132,7 +132,7 @@ pub fn gated(gate: &Array, x: &Array, activation: GatedActivation) -> Result<Arr
     gated_by_ops(gate, x, activation)
 }
 
-fn gated_by_ops(gate: &Array, x: &Array, activation: GatedActivation) -> Result<Array> {
+pub(super) fn gated_by_ops(gate: &Array, x: &Array, activation: GatedActivation) -> Result<Array> {
     let gate = match activation {
         GatedActivation::Silu => silu(gate),
         GatedActivation::Gelu => gelu(gate),

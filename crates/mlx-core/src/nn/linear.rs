@@ -1,9 +1,10 @@
 //! Linear.
 
-use super::{Param, make};
+use super::activation::{gated, gated_by_ops};
+use super::{GatedActivation, Param, make};
 use crate::array::Array;
 use crate::error::Result;
-use crate::kernels;
+use crate::kernels::{self, PackedLayer};
 use crate::ops::{Packed, addmm, quantize};
 use crate::quantization::Quantization;
 
@@ -109,8 +110,72 @@ impl Linear {
                 kernels::linear(x, weight, Some(bias))
             }
             (WeightMatrix::Dense(weight), Some(bias)) => addmm(bias, x, &weight.t()?, 1.0, 1.0),
-            (weight, Some(bias)) => weight.matmul_transposed(x)? + &**bias,
+            (WeightMatrix::Packed(packed), Some(bias)) => {
+                match Packed::matmul_each(x, [(packed, Some(bias))])? {
+                    Some([y]) => Ok(y),
+                    None => packed.matmul(x, true)? + &**bias,
+                }
+            }
             (weight, None) => weight.matmul_transposed(x),
         }
     }
+
+    /// Applies several layers to one input, which quantized ones read together on a CPU.
+    ///
+    /// # Shape
+    /// `x: […, E] → […, D]` of each layer
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    ///
+    /// ```
+    /// use mlx_core::nn::Linear;
+    /// use mlx_core::{Dtype, ops};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let (q, k) = (Linear::new(8, 8, true)?, Linear::new(8, 4, true)?);
+    /// let [q, k] = Linear::forward_each([&q, &k], &ops::ones(&[3, 8], Dtype::Float32)?)?;
+    /// assert_eq!((q.shape(), k.shape()), (&[3, 8][..], &[3, 4][..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forward_each<const N: usize>(layers: [&Linear; N], x: &Array) -> Result<[Array; N]> {
+        if let Some(packed) = packed_layers(layers)
+            && let Some(outputs) = Packed::matmul_each(x, packed)?
+        {
+            return Ok(outputs);
+        }
+        let outputs = layers.iter().map(|layer| layer.forward(x)).collect::<Result<Vec<_>>>()?;
+        Ok(outputs.try_into().expect("as many outputs as layers"))
+    }
+
+    /// Returns `activation(gate(x)) * up(x)`, which is one pass for quantized layers on a CPU.
+    ///
+    /// # Shape
+    /// `x: […, E] → […, D]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward_gated(
+        gate: &Linear,
+        up: &Linear,
+        x: &Array,
+        activation: GatedActivation,
+    ) -> Result<Array> {
+        if let Some(packed) = packed_layers([gate, up])
+            && let Some(y) = Packed::gated_matmul(x, packed, activation, gated_by_ops)?
+        {
+            return Ok(y);
+        }
+        gated(&gate.forward(x)?, &up.forward(x)?, activation)
+    }
+}
+
+/// Returns what kernels for packed weights take, if all layers have such weights.
+fn packed_layers<const N: usize>(layers: [&Linear; N]) -> Option<[PackedLayer<'_>; N]> {
+    let packed = layers.iter().map(|layer| match &layer.weight {
+        WeightMatrix::Packed(packed) => Some((packed, layer.bias.as_deref())),
+        WeightMatrix::Dense(_) => None,
+    });
+    packed.collect::<Option<Vec<_>>>()?.try_into().ok()
 }

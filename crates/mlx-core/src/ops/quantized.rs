@@ -7,8 +7,9 @@ use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{array_op, vec_op};
+use crate::kernels::{self, GatedActivation, PackedLayer};
 use crate::quantization::{QuantMode, Quantization};
-use crate::{kernels, stream};
+use crate::stream;
 
 /// A weight in packed form.
 ///
@@ -274,13 +275,42 @@ impl Packed {
             let w = self.dequantize(x.dtype())?;
             return x.matmul(&if transpose { w.swapaxes(-1, -2)? } else { w });
         }
-        if transpose
-            && stream::current_device()? == Device::Cpu
-            && let Some(y) = kernels::quantized_matmul(x, self)?
-        {
+        if transpose && let Some([y]) = Packed::matmul_each(x, [(self, None)])? {
             return Ok(y);
         }
         self.matmul_by_mlx(x, transpose)
+    }
+
+    /// Returns `x × wᵀ + bias` of each weight by one kernel of ours, or `None` where there is none:
+    /// the device is no CPU, or the weights are not of one kind.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub(crate) fn matmul_each<const N: usize>(
+        x: &Array,
+        layers: [PackedLayer<'_>; N],
+    ) -> Result<Option<[Array; N]>> {
+        if !has_kernels(x, &layers)? {
+            return Ok(None);
+        }
+        let outputs = kernels::quantized_matmul(x, &layers)?;
+        Ok(outputs.and_then(|outputs| outputs.try_into().ok()))
+    }
+
+    /// Returns `function(gate) * up` of the results of two layers, as [`Packed::matmul_each`].
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub(crate) fn gated_matmul(
+        x: &Array,
+        [gate, up]: [PackedLayer<'_>; 2],
+        function: GatedActivation,
+        fallback: kernels::GatedFallback,
+    ) -> Result<Option<Array>> {
+        if !has_kernels(x, &[gate, up])? {
+            return Ok(None);
+        }
+        kernels::gated_quantized_matmul(x, [gate, up], function, fallback)
     }
 
     /// Does as [`Packed::matmul`] by MLX's own kernel, with parts that belong together.
@@ -401,6 +431,15 @@ impl Packed {
         };
         rows.dequantize(None)
     }
+}
+
+/// Tells whether kernels of ours can be asked for products with these weights.
+fn has_kernels(x: &Array, layers: &[PackedLayer<'_>]) -> Result<bool> {
+    for (packed, _) in layers {
+        packed.check("quantized_matmul")?;
+    }
+    let is_empty = x.size() == 0 || layers.iter().any(|(packed, _)| packed.weight.size() == 0);
+    Ok(!is_empty && stream::current_device()? == Device::Cpu)
 }
 
 /// Options of [`Packed::gather_matmul`].

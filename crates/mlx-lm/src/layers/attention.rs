@@ -87,9 +87,10 @@ impl Attention {
             let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
             y.transpose([0, 2, 1, 3])
         };
-        let q = heads(self.q_proj.forward(x)?, self.n_heads, self.q_norm.as_ref())?;
-        let k = heads(self.k_proj.forward(x)?, self.n_kv_heads, self.k_norm.as_ref())?;
-        let v = heads(self.v_proj.forward(x)?, self.n_kv_heads, None)?;
+        let [q, k, v] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
+        let q = heads(q, self.n_heads, self.q_norm.as_ref())?;
+        let k = heads(k, self.n_kv_heads, self.k_norm.as_ref())?;
+        let v = heads(v, self.n_kv_heads, None)?;
 
         let q = self.rope.forward(&q, cache.offset())?;
         let k = self.rope.forward(&k, cache.offset())?;

@@ -1,6 +1,6 @@
 //! Gated feed-forward layers.
 
-use mlx_core::nn::{GatedActivation, Linear, gated};
+use mlx_core::nn::{GatedActivation, Linear};
 use mlx_core::{Array, Weights};
 
 use crate::error::Result;
@@ -35,7 +35,7 @@ impl Mlp {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array) -> mlx_core::Result<Array> {
-        let (gate, up) = (self.gate_proj.forward(x)?, self.up_proj.forward(x)?);
-        self.down_proj.forward(&gated(&gate, &up, GatedActivation::Silu)?)
+        let (gate, up) = (&self.gate_proj, &self.up_proj);
+        self.down_proj.forward(&Linear::forward_gated(gate, up, x, GatedActivation::Silu)?)
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn gated<T: Float>(
 }
 
 multiversion! {
-    fn gated_part[T: Float] = gated_body(function: GatedActivation, a: &[T], b: &[T], out: &mut [T])
+    pub(super) fn gated_part[T: Float] = gated_body(function: GatedActivation, a: &[T], b: &[T], out: &mut [T])
 }
 
 #[inline(always)]

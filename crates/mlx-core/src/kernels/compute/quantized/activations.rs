@@ -1,7 +1,7 @@
 //! Activations as 8-bit integers.
 
 use super::{CHUNK, Format};
-use crate::kernels::compute::isa::{Level, multiversion};
+use crate::kernels::compute::isa::{Kind, Level, multiversion};
 use crate::kernels::compute::{Float, Isa, pool};
 
 /// Rows of activations rounded to 8 bits, in the order in which a format's weights come out.
@@ -18,6 +18,9 @@ pub(crate) struct Activations {
     pub(super) groups_padded: usize,
     pub(super) group_size: usize,
     pub(super) format: Format,
+    /// The same once more, where that is how they are read.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) panels: Option<super::avx2::Panels>,
 }
 
 /// Groups are padded to this many, so that whole vectors of them can be read.
@@ -49,8 +52,9 @@ impl Activations {
             groups_padded,
             group_size,
             format,
+            #[cfg(target_arch = "x86_64")]
+            panels: None,
         };
-        let places: [u8; CHUNK] = std::array::from_fn(|i| format.place(i) as u8);
         let rows: Vec<_> = x
             .chunks_exact(k)
             .zip(result.q.chunks_exact_mut(k_padded))
@@ -64,16 +68,20 @@ impl Activations {
             for row in rows.iter().skip(part * each).take(each) {
                 let mut row = row.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 let (x, q, scales, sums) = &mut *row;
-                quantize_row(isa, x, q, scales, sums, group_size, &places);
+                quantize_row(isa, x, q, scales, sums, group_size, format);
             }
         });
+        #[cfg(target_arch = "x86_64")]
+        if n_rows > 1 && isa.0 == Kind::Avx2 {
+            result.panels = super::avx2::Panels::new(&result);
+        }
         result
     }
 }
 
 multiversion! {
     fn quantize_row[T: Float] = quantize_row_body(
-        x: &[T], q: &mut [i8], scales: &mut [f32], sums: &mut [f32], group_size: usize, places: &[u8; CHUNK]
+        x: &[T], q: &mut [i8], scales: &mut [f32], sums: &mut [f32], group_size: usize, format: Format
     )
 }
 
@@ -84,34 +92,85 @@ fn quantize_row_body<S: Level, T: Float>(
     scales: &mut [f32],
     sums: &mut [f32],
     group_size: usize,
-    places: &[u8; CHUNK],
+    format: Format,
 ) {
-    for (g, x) in x.chunks_exact(group_size).enumerate() {
+    let groups = x.chunks_exact(group_size).zip(q.chunks_mut(group_size));
+    for ((x, q), (scale, sum)) in groups.zip(scales.iter_mut().zip(sums)) {
         let mut largest = [0.0f32; 16];
-        for x in x.chunks_exact(16) {
-            for (largest, x) in largest.iter_mut().zip(x) {
-                let x = x.to_f32().abs();
-                *largest = if x > *largest { x } else { *largest };
+        for x in x.as_chunks::<16>().0 {
+            for i in 0..16 {
+                let x = x[i].to_f32().abs();
+                largest[i] = if x > largest[i] { x } else { largest[i] };
             }
         }
-        let largest = largest.iter().fold(0.0f32, |a, &b| a.max(b));
-        let scale = largest / 127.0;
+        for n in [8, 4, 2, 1] {
+            for i in 0..n {
+                largest[i] = if largest[i + n] > largest[i] { largest[i + n] } else { largest[i] };
+            }
+        }
+        let largest = largest[0];
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        let mut sum = 0i32;
-        for (i, x) in x.chunks_exact(16).enumerate() {
-            let mut rounded = [0i32; 16];
-            for (rounded, x) in rounded.iter_mut().zip(x) {
+        let mut total = [0i32; 16];
+        for (x, q) in x.as_chunks::<16>().0.iter().zip(q.as_chunks_mut::<16>().0) {
+            for i in 0..16 {
                 // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
-                let shifted = x.to_f32() * inverse + 12_582_912.0;
-                *rounded = shifted.to_bits() as i32 - 0x4b40_0000;
-            }
-            sum += rounded.iter().sum::<i32>();
-            for (j, rounded) in rounded.iter().enumerate() {
-                let at = g * group_size + i * 16 + j;
-                q[at / CHUNK * CHUNK + usize::from(places[at % CHUNK])] = *rounded as i8;
+                let shifted = x[i].to_f32() * inverse + 12_582_912.0;
+                let rounded = shifted.to_bits() as i32 - 0x4b40_0000;
+                total[i] += rounded;
+                q[i] = rounded as i8;
             }
         }
-        scales[g] = scale;
-        sums[g] = scale * sum as f32;
+        *scale = largest / 127.0;
+        *sum = *scale * total.iter().sum::<i32>() as f32;
+    }
+    for chunk in q.as_chunks_mut::<CHUNK>().0 {
+        arrange(format, chunk);
+    }
+}
+
+/// Puts a chunk in the order of [`Format::place`].
+#[inline(always)]
+fn arrange(format: Format, chunk: &mut [i8; CHUNK]) {
+    match format.bits() {
+        4 => separate::<2>(chunk),
+        2 => separate::<4>(chunk),
+        _ => {
+            let from = *chunk;
+            chunk[16..32].copy_from_slice(&from[32..48]);
+            chunk[32..48].copy_from_slice(&from[16..32]);
+        }
+    }
+}
+
+/// Puts every `N`th together; in words of `N` bytes, where the compiler finds the vectors.
+#[inline(always)]
+fn separate<const N: usize>(chunk: &mut [i8; CHUNK]) {
+    let mut words = [0u32; CHUNK / 2];
+    let words = &mut words[..CHUNK / N];
+    for (word, bytes) in words.iter_mut().zip(chunk.as_chunks::<N>().0) {
+        for j in 0..N {
+            *word |= u32::from(bytes[j] as u8) << (8 * j);
+        }
+    }
+    for (j, out) in chunk.chunks_exact_mut(CHUNK / N).enumerate() {
+        for (out, word) in out.iter_mut().zip(&*words) {
+            *out = (word >> (8 * j)) as i8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_in_the_order_of_their_format() {
+        for format in [2, 3, 4, 5, 6, 8].map(Format::Affine).into_iter().chain([Format::Fp4]) {
+            let mut chunk = std::array::from_fn(|i| i as i8);
+            arrange(format, &mut chunk);
+            for i in 0..CHUNK {
+                assert_eq!(usize::try_from(chunk[format.place(i)]), Ok(i), "{format:?}");
+            }
+        }
     }
 }

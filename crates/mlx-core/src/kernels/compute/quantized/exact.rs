@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{CHUNK, Format, Out, Rows, Scale, part_rows};
+use super::{CHUNK, Format, Out, Rows, Scale};
 use crate::kernels::compute::isa::{Level, multiversion};
-use crate::kernels::compute::{Float, Isa, pool};
+use crate::kernels::compute::{Float, Isa};
 
 /// Rows of activations that share the unpacking of weights.
 const T: usize = 4;
@@ -14,26 +14,40 @@ const LANES: usize = 16;
 /// Weights in a row, in the order of [`place`], that have one group.
 const BLOCK: usize = 8;
 
-/// Writes `x × wᵀ` to `out`, `[M, N]`.
-///
-/// # Panics
-/// When `x` is not whole rows, or `out` has another size.
-pub(crate) fn matmul<X: Float, S: Scale>(isa: Isa, x: &[X], w: &Rows<'_, S>, out: &mut [f32]) {
-    let n_rows = x.len() / w.k;
-    assert_eq!((n_rows * w.k, out.len()), (x.len(), n_rows * w.n_rows), "sizes");
-    let k_padded = w.k.next_multiple_of(CHUNK);
-    let mut ordered = vec![0.0f32; n_rows * k_padded];
-    for (x, ordered) in x.chunks_exact(w.k).zip(ordered.chunks_exact_mut(k_padded)) {
-        for (i, x) in x.iter().enumerate() {
-            ordered[i / CHUNK * CHUNK + place(w.format, i % CHUNK)] = x.to_f32();
+/// Rows of activations in the order in which weights come out, padded to whole chunks.
+pub(crate) struct Ordered {
+    /// `[M, k_padded]`
+    x: Vec<f32>,
+    pub(super) n_rows: usize,
+    pub(super) k: usize,
+    pub(super) format: Format,
+}
+
+impl Ordered {
+    /// # Panics
+    /// When `x` is not whole rows.
+    pub(super) fn new<T: Float>(x: &[T], k: usize, format: Format) -> Ordered {
+        assert!(k > 0 && x.len().is_multiple_of(k), "sizes");
+        let (n_rows, k_padded) = (x.len() / k, k.next_multiple_of(CHUNK));
+        let mut ordered = vec![0.0f32; n_rows * k_padded];
+        for (x, ordered) in x.chunks_exact(k).zip(ordered.chunks_exact_mut(k_padded)) {
+            for (i, x) in x.iter().enumerate() {
+                ordered[i / CHUNK * CHUNK + place(format, i % CHUNK)] = x.to_f32();
+            }
         }
+        Ordered { x: ordered, n_rows, k, format }
     }
-    let out = Out { data: out.as_mut_ptr(), n: w.n_rows };
-    let step = part_rows(w, n_rows);
-    pool::run(w.n_rows.div_ceil(step), &|part| {
-        let rows = part * step..(part * step + step).min(w.n_rows);
-        part_matmul(isa, &ordered, w, rows, &out);
-    });
+}
+
+/// Writes the products with some rows of weights.
+pub(super) fn matmul<S: Scale>(
+    isa: Isa,
+    x: &Ordered,
+    w: &Rows<'_, S>,
+    rows: Range<usize>,
+    out: &Out,
+) {
+    part_matmul(isa, &x.x, w, rows, out);
 }
 
 /// The place of a chunk's `i`th weight: that of [`Format::place`] where halves or quarters of bytes
@@ -65,7 +79,7 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
         let mut m = 0;
         while m < n_rows {
             let tile = &x[m * k_padded..];
-            // SAFETY: `m` and `n` are in range, and `rows` are this part's.
+            // SAFETY: `m` and `n` are in range.
             unsafe {
                 if m + T <= n_rows {
                     let tile = std::array::from_fn(|t| &tile[t * k_padded..][..k_padded]);

@@ -19,15 +19,19 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-pub(crate) mod exact;
+mod exact;
 mod format;
 mod scalar;
 
 pub(crate) use activations::Activations;
 pub(crate) use format::{E4m3, E8m0, Format, Rows, Scale};
 
-use super::isa::{Isa, Kind};
-use super::pool;
+use std::ops::Range;
+
+use self::exact::Ordered;
+use super::activation::{GatedActivation, gated_part};
+use super::isa::{Isa, Kind, Level, multiversion};
+use super::{Float, pool};
 
 /// Weights that are unpacked together.
 pub(crate) const CHUNK: usize = 64;
@@ -35,54 +39,176 @@ pub(crate) const CHUNK: usize = 64;
 /// Bytes of weights that are worth a part of a job of their own.
 const PART_BYTES: usize = 64 * 1024;
 
-/// Writes `x × wᵀ` to `out`, `[M, N]`: the products of all rows of activations with all of weights.
-///
-/// # Panics
-/// When the activations were made for another format or size, or `out` has another size.
-pub(crate) fn matmul<S: Scale>(isa: Isa, x: &Activations, w: &Rows<'_, S>, out: &mut [f32]) {
-    assert_eq!(out.len(), x.n_rows * w.n_rows, "size of the result");
-    assert_eq!((x.k, x.format, x.group_size), (w.k, w.format, w.group_size), "activations");
-    let out = Out { data: out.as_mut_ptr(), n: w.n_rows };
-    let step = part_rows(w, x.n_rows);
-    pool::run(w.n_rows.div_ceil(step), &|part| {
-        let rows = part * step..(part * step + step).min(w.n_rows);
-        match isa.0 {
-            Kind::Scalar => scalar::matmul(x, w, rows, &out),
+/// Rows of activations, `[M, K]`, as products take them.
+pub(crate) enum Input {
+    /// In float32.
+    Exact(Ordered),
+    /// Rounded to 8 bits.
+    Fast(Activations),
+}
+
+impl Input {
+    /// Takes rows for products whose only rounding is that of sums in float32.
+    pub(crate) fn exact<T: Float>(x: &[T], k: usize, format: Format) -> Input {
+        Input::Exact(Ordered::new(x, k, format))
+    }
+
+    /// Rounds rows, for products of integers; for formats that are no integers does as
+    /// [`Input::exact`].
+    pub(crate) fn fast<T: Float>(
+        isa: Isa,
+        x: &[T],
+        k: usize,
+        group_size: usize,
+        format: Format,
+    ) -> Input {
+        match format {
+            Format::Fp8 => Input::exact(x, k, format),
+            _ => Input::Fast(Activations::new(isa, x, k, group_size, format)),
+        }
+    }
+
+    fn n_rows(&self) -> usize {
+        match self {
+            Input::Exact(x) => x.n_rows,
+            Input::Fast(x) => x.n_rows,
+        }
+    }
+
+    fn check<S: Scale>(&self, w: &Rows<'_, S>) {
+        match self {
+            Input::Exact(x) => assert_eq!((x.k, x.format), (w.k, w.format), "activations"),
+            Input::Fast(x) => {
+                let (x, w) = ((x.k, x.format, x.group_size), (w.k, w.format, w.group_size));
+                assert_eq!(x, w, "activations");
+            }
+        }
+    }
+
+    /// Returns the products with some rows of a weight, `[M, rows]`.
+    fn products<S: Scale>(&self, isa: Isa, w: &Rows<'_, S>, rows: Range<usize>) -> Vec<f32> {
+        let mut products = vec![0.0; self.n_rows() * rows.len()];
+        let out = Out { data: products.as_mut_ptr(), first: rows.start, n: rows.len() };
+        match (self, isa.0) {
+            (Input::Exact(x), _) => exact::matmul(isa, x, w, rows, &out),
+            (Input::Fast(x), Kind::Scalar) => scalar::matmul(x, w, rows, &out),
             // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2::matmul(x, w, rows, &out) },
+            (Input::Fast(x), Kind::Avx2) => unsafe { avx2::matmul(x, w, rows, &out) },
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon => scalar::matmul(x, w, rows, &out),
+            (Input::Fast(x), Kind::Neon) => scalar::matmul(x, w, rows, &out),
         }
+        products
+    }
+}
+
+/// A layer: a weight, `[N, K]`, and what is added to products with it, `[N]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Layer<'a, S, T> {
+    pub(crate) w: Rows<'a, S>,
+    pub(crate) bias: Option<&'a [T]>,
+}
+
+impl<S: Scale, T: Float> Layer<'_, S, T> {
+    /// Returns some columns of the layer's result, `[M, rows]`.
+    fn products(&self, isa: Isa, x: &Input, rows: Range<usize>) -> Vec<T> {
+        let products = x.products(isa, &self.w, rows.clone());
+        let mut rounded = vec![T::default(); products.len()];
+        add_and_round(isa, &products, self.bias.map(|bias| &bias[rows]), &mut rounded);
+        rounded
+    }
+}
+
+/// Writes `x × wᵀ + bias` of each layer to its part of `outs`, `[M, N]`.
+///
+/// # Panics
+/// When the activations were made for another format or size, or a size does not fit.
+pub(crate) fn matmul<S: Scale, T: Float>(
+    isa: Isa,
+    x: &Input,
+    layers: &[Layer<'_, S, T>],
+    outs: &mut [&mut [T]],
+) {
+    assert_eq!(layers.len(), outs.len(), "number of results");
+    let outs: Vec<_> =
+        layers.iter().zip(outs).map(|(layer, out)| Columns::new(x, layer, out)).collect();
+    let weights: Vec<_> = layers.iter().map(|layer| &layer.w).collect();
+    for_each_part(&weights, x.n_rows(), &|i, rows| {
+        // SAFETY: `rows` are columns of this part alone, and `outs[i]` was checked.
+        unsafe { outs[i].copy(&layers[i].products(isa, x, rows.clone()), rows) };
+    });
+}
+
+/// Writes `function(a) * b` to `out`, `[M, N]`, where `a` and `b` are `x × wᵀ + bias` of the two layers,
+/// each rounded to its type.
+///
+/// # Panics
+/// As [`matmul`].
+pub(crate) fn gated_matmul<S: Scale, T: Float>(
+    isa: Isa,
+    x: &Input,
+    function: GatedActivation,
+    layers: [Layer<'_, S, T>; 2],
+    out: &mut [T],
+) {
+    assert_eq!(layers[0].w.n_rows, layers[1].w.n_rows, "size of the layers");
+    x.check(&layers[1].w);
+    let out = Columns::new(x, &layers[0], out);
+    // A part has rows of both; what it costs is that of rows twice as long.
+    let twice = Rows { row_bytes: 2 * layers[0].w.row_bytes, ..layers[0].w };
+    for_each_part(&[&twice], x.n_rows(), &|_, rows| {
+        let [a, b] = layers.map(|layer| layer.products(isa, x, rows.clone()));
+        let mut gated = vec![T::default(); a.len()];
+        gated_part(isa, function, &a, &b, &mut gated);
+        // SAFETY: `rows` are columns of this part alone, and `out` was checked.
+        unsafe { out.copy(&gated, rows) };
+    });
+}
+
+/// Calls `part(i, rows)` with all rows of each weight, in parts, on several threads.
+fn for_each_part<S: Scale>(
+    weights: &[&Rows<'_, S>],
+    n_rows: usize,
+    part: &(dyn Fn(usize, Range<usize>) + Sync),
+) {
+    let all: usize = weights.iter().map(|w| w.n_rows).sum();
+    let share = all.div_ceil(4 * pool::threads());
+    let mut parts = Vec::new();
+    for (i, w) in weights.iter().enumerate() {
+        let step = part_rows(w, n_rows, share);
+        for start in (0..w.n_rows).step_by(step) {
+            parts.push((i, start..(start + step).min(w.n_rows)));
+        }
+    }
+    pool::run(parts.len(), &|p| {
+        let (i, rows) = parts[p].clone();
+        part(i, rows);
     });
 }
 
 /// Rows of weights that make a part of the job: eight or a multiple, so that tiles are whole; a quarter
 /// of a thread's share at most, so that threads end together.
-fn part_rows<S: Scale>(w: &Rows<'_, S>, n_rows: usize) -> usize {
+fn part_rows<S: Scale>(w: &Rows<'_, S>, n_rows: usize, share: usize) -> usize {
     let work = w.row_bytes * n_rows.clamp(1, 64);
-    let share = w.n_rows.div_ceil(4 * pool::threads());
     (PART_BYTES / work.max(1)).min(share).max(1).next_multiple_of(8)
 }
 
-/// The result, each of whose columns one part of the job writes.
+/// Products with the rows of weights from `first` on, `[M, n]`.
 struct Out {
     data: *mut f32,
+    first: usize,
     n: usize,
 }
-
-// SAFETY: parts of a job have distinct columns.
-unsafe impl Sync for Out {}
 
 impl Out {
     /// Writes the product of activation row `m` and weight row `n`.
     ///
     /// # Safety
-    /// Both are in range, and no other thread has column `n`.
+    /// Both are in range.
     #[inline(always)]
     unsafe fn set(&self, m: usize, n: usize, value: f32) {
-        // SAFETY: `matmul` checked the size; the rest is the caller's promise.
-        unsafe { *self.data.add(m * self.n + n) = value };
+        // SAFETY: the caller's promise.
+        unsafe { *self.data.add(m * self.n + (n - self.first)) = value };
     }
 
     /// Adds to what [`Out::set`] wrote.
@@ -92,7 +218,63 @@ impl Out {
     #[inline(always)]
     unsafe fn add(&self, m: usize, n: usize, value: f32) {
         // SAFETY: as above.
-        unsafe { *self.data.add(m * self.n + n) += value };
+        unsafe { *self.data.add(m * self.n + (n - self.first)) += value };
+    }
+}
+
+/// A result, `[M, n]`, whose columns are shared out among the parts of a job.
+struct Columns<T> {
+    data: *mut T,
+    n: usize,
+}
+
+// SAFETY: parts of a job have distinct columns.
+unsafe impl<T: Send> Sync for Columns<T> {}
+
+impl<T: Float> Columns<T> {
+    /// # Panics
+    /// When the layer does not go with the input, or a size does not fit.
+    fn new<S: Scale>(x: &Input, layer: &Layer<'_, S, T>, out: &mut [T]) -> Columns<T> {
+        let n = layer.w.n_rows;
+        x.check(&layer.w);
+        assert_eq!(out.len(), x.n_rows() * n, "size of the result");
+        assert!(layer.bias.is_none_or(|bias| bias.len() == n), "size of the bias");
+        Columns { data: out.as_mut_ptr(), n }
+    }
+
+    /// Copies `[M, columns]`.
+    ///
+    /// # Safety
+    /// The matrix has so many rows and these columns, and no one else has them.
+    unsafe fn copy(&self, from: &[T], columns: Range<usize>) {
+        for (m, from) in from.chunks_exact(columns.len()).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = self.data.add(m * self.n + columns.start);
+                to.copy_from_nonoverlapping(from.as_ptr(), from.len());
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn add_and_round[T: Float] =
+        add_and_round_body(products: &[f32], bias: Option<&[T]>, out: &mut [T])
+}
+
+/// Rounds `products + bias`, `[M, N]`.
+#[inline(always)]
+fn add_and_round_body<L: Level, T: Float>(products: &[f32], bias: Option<&[T]>, out: &mut [T]) {
+    let Some(bias) = bias.filter(|bias| !bias.is_empty()) else {
+        for (out, product) in out.iter_mut().zip(products) {
+            *out = T::from_f32(*product);
+        }
+        return;
+    };
+    for (products, out) in products.chunks_exact(bias.len()).zip(out.chunks_exact_mut(bias.len())) {
+        for ((out, product), bias) in out.iter_mut().zip(products).zip(bias) {
+            *out = T::from_f32(product + bias.to_f32());
+        }
     }
 }
 

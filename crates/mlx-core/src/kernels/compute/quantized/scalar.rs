@@ -29,7 +29,7 @@ pub(super) fn matmul<S: Scale>(x: &Activations, w: &Rows<'_, S>, rows: Range<usi
             for g in 0..w.k / w.group_size {
                 sum += dots[g] as f32 * (scales[g] * factors[g]) + biases[g] * sums[g];
             }
-            // SAFETY: `m` and `n` are in range, and `rows` are this part's.
+            // SAFETY: `m` and `n` are in range.
             unsafe { out.set(m, n, sum) };
         }
     }

@@ -48,20 +48,22 @@ const FORMATS: [Format; 7] = [
     Format::Fp4,
 ];
 
+fn weight(format: Format, group_size: usize, k: usize, case: &Case) -> Rows<'_, bf16> {
+    Rows::new(format, group_size, k, &case.packed, &case.scales, &case.biases).expect("sizes fit")
+}
+
 fn run(isa: Isa, format: Format, group_size: usize, k: usize, case: &Case) -> Vec<f32> {
-    let w = Rows::new(format, group_size, k, &case.packed, &case.scales, &case.biases)
-        .expect("sizes fit");
-    let x = Activations::new(isa, &case.x, k, group_size, format);
-    let mut out = vec![f32::NAN; x.n_rows * w.n_rows];
-    matmul(isa, &x, &w, &mut out);
-    out
+    let w = weight(format, group_size, k, case);
+    run_on(isa, &Input::fast(isa, &case.x, k, group_size, format), w)
 }
 
 fn run_exact(isa: Isa, format: Format, group_size: usize, k: usize, case: &Case) -> Vec<f32> {
-    let w = Rows::new(format, group_size, k, &case.packed, &case.scales, &case.biases)
-        .expect("sizes fit");
-    let mut out = vec![f32::NAN; case.x.len() / k * w.n_rows];
-    exact::matmul(isa, &case.x, &w, &mut out);
+    run_on(isa, &Input::exact(&case.x, k, format), weight(format, group_size, k, case))
+}
+
+fn run_on(isa: Isa, x: &Input, w: Rows<'_, bf16>) -> Vec<f32> {
+    let mut out = vec![f32::NAN; x.n_rows() * w.n_rows];
+    matmul(isa, x, &[Layer { w, bias: None }], &mut [&mut out]);
     out
 }
 
@@ -130,6 +132,10 @@ fn instruction_sets_agree() {
                     (5, 7, 7),
                     (13, 33, 9),
                     (70, 19, 4),
+                    // Several blocks along the row, and panels that are not full.
+                    (1, 6, 35),
+                    (9, 3, 21),
+                    (19, 5, 35),
                 ] {
                     let k = groups * group_size;
                     let case = case(format, group_size, m, n, k);
@@ -172,6 +178,50 @@ fn exact_products_are_those_of_float64() {
             }
         }
     }
+}
+
+/// Several layers at once are each by itself; sizes that make parts of several weights.
+#[test]
+fn layers_that_share_an_input_do_not_mix() {
+    let (format, group_size, k) = (Format::Affine(4), 64, 192);
+    for isa in Isa::available() {
+        for m in [1, 3, 40] {
+            let cases = [700, 5, 64].map(|n| case(format, group_size, m, n, k));
+            let x = &cases[0].x;
+            let biases = [700, 5, 64]
+                .map(|n| (0..n).map(|i| bf16::from_f32(i as f32 / 8.0)).collect::<Vec<_>>());
+            for x in [Input::exact(x, k, format), Input::fast(isa, x, k, group_size, format)] {
+                let layers: [Layer<'_, _, bf16>; 3] = std::array::from_fn(|i| Layer {
+                    w: weight(format, group_size, k, &cases[i]),
+                    bias: (i != 1).then_some(&biases[i][..]),
+                });
+                let mut outs = layers.map(|layer| vec![bf16::NAN; m * layer.w.n_rows]);
+                matmul(isa, &x, &layers, &mut outs.each_mut().map(|out| &mut out[..]));
+                for (layer, out) in layers.iter().zip(&outs) {
+                    let alone = run_on(isa, &x, layer.w);
+                    for (i, (out, alone)) in out.iter().zip(alone).enumerate() {
+                        let bias = layer.bias.map_or(0.0, |bias| bias[i % layer.w.n_rows].to_f32());
+                        assert_eq!(*out, bf16::from_f32(alone + bias), "{} {m} {i}", isa.name());
+                    }
+                }
+                let layers = [layers[0], Layer { bias: None, ..layers[0] }];
+                let [mut a, mut b, mut gated] = [(); 3].map(|()| vec![bf16::NAN; m * 700]);
+                matmul(isa, &x, &layers, &mut [&mut a, &mut b]);
+                gated_matmul(isa, &x, GatedActivation::Relu, layers, &mut gated);
+                for ((gated, a), b) in gated.iter().zip(&a).zip(&b) {
+                    assert_eq!(*gated, bf16::from_f32(a.to_f32().max(0.0) * b.to_f32()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "activations")]
+fn activations_of_another_format_are_refused() {
+    let case = case(Format::Affine(4), 64, 1, 2, 128);
+    let x = Input::fast(Isa::SCALAR, &case.x, 128, 64, Format::Affine(8));
+    run_on(Isa::SCALAR, &x, weight(Format::Affine(4), 64, 128, &case));
 }
 
 #[test]

@@ -1,156 +1,21 @@
 //! Products of bytes by AVX2: `maddubs` multiplies unsigned weights with signed activations and adds
 //! neighbours to 16 bits, `madd` adds those to 32.
 
+mod panels;
+mod unpack;
+
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+pub(super) use self::panels::Panels;
+
+use self::unpack::{Bits2, Bits4, Bits8, Fp4, Odd, Unpack};
 use super::{Activations, CHUNK, Format, Out, Rows, Scale};
 
 /// Rows and chunks of activations that stay in the first-level cache, half of which they take, while
 /// rows of weights pass.
 const BLOCK_ROWS: usize = 16;
 const BLOCK_CHUNKS: usize = 16;
-
-/// From a chunk's bits to two vectors of bytes, in the format's order.
-trait Unpack {
-    /// Size of a chunk.
-    const BYTES: usize;
-    /// How far `unpack` reads.
-    const READS: usize = Self::BYTES;
-    /// Whether the bytes are signed.
-    const IS_SIGNED: bool = false;
-
-    /// # Safety
-    /// `READS` bytes are there, and the CPU has AVX2.
-    unsafe fn unpack(p: *const u8) -> [__m256i; 2];
-}
-
-struct Bits2;
-struct Bits4;
-struct Fp4;
-struct Bits8;
-/// 3, 5 and 6 bits.
-struct Odd<const BITS: usize>;
-
-impl Unpack for Bits4 {
-    const BYTES: usize = 32;
-
-    #[inline(always)]
-    unsafe fn unpack(p: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (packed, mask) = (_mm256_loadu_si256(p.cast()), _mm256_set1_epi8(15));
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask);
-            [_mm256_and_si256(packed, mask), high]
-        }
-    }
-}
-
-impl Unpack for Fp4 {
-    const BYTES: usize = 32;
-
-    #[inline(always)]
-    unsafe fn unpack(p: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let table = _mm_loadu_si128(super::format::FP4_BYTES.as_ptr().cast());
-            let table = _mm256_broadcastsi128_si256(table);
-            let [low, high] = Bits4::unpack(p);
-            [_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high)]
-        }
-    }
-}
-
-impl Unpack for Bits2 {
-    const BYTES: usize = 16;
-
-    #[inline(always)]
-    unsafe fn unpack(p: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let packed = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
-            let mask = _mm256_set1_epi8(3);
-            let low = _mm256_srlv_epi32(packed, _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2));
-            let high = _mm256_srlv_epi32(packed, _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6));
-            [_mm256_and_si256(low, mask), _mm256_and_si256(high, mask)]
-        }
-    }
-}
-
-impl Unpack for Bits8 {
-    const BYTES: usize = 64;
-    const IS_SIGNED: bool = true;
-
-    #[inline(always)]
-    unsafe fn unpack(p: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let flip = _mm256_set1_epi8(-128);
-            let (a, b) = (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast()));
-            let (a, b) = (_mm256_xor_si256(a, flip), _mm256_xor_si256(b, flip));
-            // Lanes of 16 bytes: the chunk's first and third quarter, second and fourth.
-            [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
-        }
-    }
-}
-
-impl<const BITS: usize> Odd<BITS> {
-    /// Moves the two bytes that a weight touches into 16 bits.
-    const SHUFFLE: [u8; 16] = {
-        let mut bytes = [0; 16];
-        let mut i = 0;
-        while i < 8 {
-            bytes[2 * i] = (i * BITS / 8) as u8;
-            bytes[2 * i + 1] = (i * BITS / 8 + 1) as u8;
-            i += 1;
-        }
-        bytes
-    };
-    /// Moves the weight to the top of them.
-    const FACTORS: [u16; 8] = {
-        let mut factors = [0; 8];
-        let mut i = 0;
-        while i < 8 {
-            factors[i] = 1 << (16 - BITS - i * BITS % 8);
-            i += 1;
-        }
-        factors
-    };
-}
-
-impl<const BITS: usize> Unpack for Odd<BITS> {
-    const BYTES: usize = 8 * BITS;
-    const READS: usize = 7 * BITS + 16;
-
-    #[inline(always)]
-    unsafe fn unpack(p: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            // Not a function: the compiler would not be sure to put it here.
-            macro_rules! twice {
-                ($p:expr) => {
-                    _mm256_broadcastsi128_si256(_mm_loadu_si128($p.cast()))
-                };
-            }
-            let (shuffle, factors) =
-                (twice!(Self::SHUFFLE.as_ptr()), twice!(Self::FACTORS.as_ptr()));
-            // Eight weights of the chunk's first half and eight of its second, 16 bits each.
-            macro_rules! eights {
-                ($i:expr) => {{
-                    let low = _mm_loadu_si128(p.add($i * BITS).cast());
-                    let high = _mm_loadu_si128(p.add(($i + 4) * BITS).cast());
-                    let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
-                    let top = _mm256_mullo_epi16(_mm256_shuffle_epi8(both, shuffle), factors);
-                    _mm256_srl_epi16(top, _mm_cvtsi32_si128(16 - BITS as i32))
-                }};
-            }
-            [
-                _mm256_packus_epi16(eights!(0), eights!(1)),
-                _mm256_packus_epi16(eights!(2), eights!(3)),
-            ]
-        }
-    }
-}
 
 /// Products of a chunk, summed into the 32-bit lanes that the format tells groups by.
 #[inline]
@@ -209,7 +74,14 @@ unsafe fn blocks<S: Scale, U: Unpack>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match (x.n_rows, w.group_size >= CHUNK) {
+        let is_whole = w.group_size >= CHUNK;
+        if let Some(panels) = &x.panels {
+            return match is_whole {
+                true => panels::matmul::<S, U, true>(x, panels, w, rows, out),
+                false => panels::matmul::<S, U, false>(x, panels, w, rows, out),
+            };
+        }
+        match (x.n_rows, is_whole) {
             (1, true) => one::<S, U, true>(x, w, rows, out),
             (1, false) => one::<S, U, false>(x, w, rows, out),
             (_, true) => many::<S, U, true>(x, w, rows, out),
@@ -414,10 +286,7 @@ unsafe fn tile<
         } else {
             (0, (CHUNK / w.group_size).trailing_zeros())
         };
-        // Only the last row of all can end before what `unpack` reads of its last chunk.
-        let last = w.packed.len() - (n + R - 1) * w.row_bytes;
-        let within = if last < U::READS { 0 } else { (last - U::READS) / U::BYTES + 1 };
-        let n_whole = (w.k / CHUNK).min(within).clamp(chunks.start, chunks.end);
+        let n_whole = whole_chunks::<S, U>(w, n + R - 1).clamp(chunks.start, chunks.end);
 
         // Factors start with the first chunk's.
         let first_group = (chunks.start >> halves) << times;
@@ -442,7 +311,7 @@ unsafe fn tile<
             for c in n_whole..chunks.end {
                 let g = ((c - chunks.start) >> halves) << times;
                 for (r, copy) in copies.iter_mut().enumerate() {
-                    pad(w.row(n + r), c * U::BYTES, U::BYTES, copy);
+                    *copy = pad(w.row(n + r), c * U::BYTES, U::BYTES);
                 }
                 tile.packed = copies.as_ptr().cast();
                 tile.row_bytes = PADDED;
@@ -506,11 +375,22 @@ impl Tile {
 /// Room for a chunk and what `unpack` reads behind it.
 const PADDED: usize = 96;
 
+/// Returns how many chunks of a row can be read where they are: all whole ones, but that only the last
+/// row of all can end before what `unpack` reads of its last chunk.
+#[inline(always)]
+fn whole_chunks<S: Scale, U: Unpack>(w: &Rows<'_, S>, n: usize) -> usize {
+    let last = w.packed.len() - n * w.row_bytes;
+    let within = if last < U::READS { 0 } else { (last - U::READS) / U::BYTES + 1 };
+    (w.k / CHUNK).min(within)
+}
+
 /// Copies a row's last chunk to where it can be read whole.
 #[cold]
-fn pad(row: &[u8], start: usize, len: usize, copy: &mut [u8; PADDED]) {
+fn pad(row: &[u8], start: usize, len: usize) -> [u8; PADDED] {
+    let mut copy = [0; PADDED];
     let bytes = &row[start.min(row.len())..(start + len).min(row.len())];
     copy[..bytes.len()].copy_from_slice(bytes);
+    copy
 }
 
 /// The factor of the group of each lane.
