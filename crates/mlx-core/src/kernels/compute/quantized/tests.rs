@@ -155,6 +155,30 @@ fn instruction_sets_agree() {
     }
 }
 
+/// Sums of narrow integers hold the largest of weights times the largest of activations.
+#[test]
+fn the_largest_products_do_not_overflow() {
+    for isa in Isa::available() {
+        for format in FORMATS {
+            for &group_size in group_sizes(format) {
+                for (byte, sign, m) in
+                    [0x00, 0x77, 0xff].into_iter().flat_map(|b| [(b, 1.0, 1), (b, -1.0, 5)])
+                {
+                    let (n, k) = (3, 2 * group_size.max(64));
+                    let mut case = case(format, group_size, m, n, k);
+                    case.packed.fill(byte);
+                    case.x.fill(sign);
+                    let expected = run(Isa::SCALAR, format, group_size, k, &case);
+                    for (a, b) in run(isa, format, group_size, k, &case).iter().zip(&expected) {
+                        let close = (a - b).abs() <= 1e-3 * b.abs().max(1.0);
+                        assert!(close, "{} {format:?} {group_size} {byte}: {a} {b}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// All sizes, tails and tiles; errors within what sums of `k` numbers in float32 have.
 #[test]
 fn exact_products_are_those_of_float64() {
