@@ -18,7 +18,7 @@ pub const MLX_VERSION: &str = "0.32.2";
 pub const MLX_C_VERSION: &str = "0.7.0";
 
 /// Bumped when the build below changes in a way that the other inputs do not show.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 
 /// A text for the user: what failed and the way out.
 #[derive(Debug)]
@@ -230,6 +230,7 @@ impl Build {
         check_versions(&vendor)?;
         patch_mlx_c(&vendor.join("mlx-c/mlx/c"))?;
         patch_allocator(&vendor.join("mlx/mlx/backend/no_gpu/allocator.cpp"))?;
+        patch_eval(&vendor.join("mlx/mlx/transforms.cpp"))?;
         at(&stamp_path, fs::write(&stamp_path, stamp))?;
         Ok(vendor)
     }
@@ -471,11 +472,46 @@ fn patch_allocator(path: &Path) -> Result<()> {
     const FROM: &str = "if (ptr != nullptr) {\n    *static_cast<size_t*>(ptr) = size;\n  }";
     const TO: &str = "if (ptr == nullptr) {\n    throw std::bad_alloc();\n  }\n  \
                       *static_cast<size_t*>(ptr) = size;";
+    replace_once(path, FROM, TO)
+}
+
+/// MLX's `eval` waits whenever more than ten tasks are under way, so that results it has memory for do
+/// not pile up; and each task that ends then wakes it, which takes longer than a small task. Now tasks
+/// of a CPU may queue up as long as their results are small.
+fn patch_eval(path: &Path) -> Result<()> {
+    const LIMIT: &str = "static constexpr int MAX_ACTIVE_TASKS = 10;\n";
+    const LIMITS: &str = "static constexpr int MAX_ACTIVE_TASKS = 10;\n\
+        static constexpr int MAX_SMALL_TASKS = 1000;\n\
+        static constexpr size_t MAX_QUEUED_BYTES = 16 << 20;\n\n\
+        // Tells whether eval has to wait; counts bytes since few tasks were under way.\n\
+        static bool is_queue_full(const mlx::core::array& arr) {\n  \
+          static thread_local size_t queued_bytes = 0;\n  \
+          int n_tasks = mlx::core::scheduler::n_active_tasks();\n  \
+          if (n_tasks <= MAX_ACTIVE_TASKS) {\n    \
+            queued_bytes = 0;\n    \
+            return false;\n  \
+          }\n  \
+          queued_bytes += arr.nbytes();\n  \
+          for (auto& sibling : arr.siblings()) {\n    \
+            queued_bytes += sibling.nbytes();\n  \
+          }\n  \
+          return queued_bytes > MAX_QUEUED_BYTES || n_tasks > MAX_SMALL_TASKS ||\n      \
+            arr.primitive().device() == mlx::core::Device::gpu;\n\
+        }\n";
+    replace_once(path, LIMIT, LIMITS)?;
+    replace_once(
+        path,
+        "if (scheduler::n_active_tasks() > MAX_ACTIVE_TASKS ||\n",
+        "if (is_queue_full(arr) ||\n",
+    )
+}
+
+fn replace_once(path: &Path, from: &str, to: &str) -> Result<()> {
     let text = at(path, fs::read_to_string(path))?;
-    if text.matches(FROM).count() != 1 {
+    if text.matches(from).count() != 1 {
         return fail(format!("{}: not the source that the patch is for", path.display()));
     }
-    at(path, fs::write(path, text.replace(FROM, TO)))
+    at(path, fs::write(path, text.replace(from, to)))
 }
 
 /// Reads which BLAS and LAPACK CMake found, LAPACK first, each once.

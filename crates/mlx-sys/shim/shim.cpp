@@ -49,6 +49,29 @@ LastError& last_error() {
 using ArrayFunction =
     std::function<std::vector<mx::array>(const std::vector<mx::array>&)>;
 
+// Frees memory that kernels append to; views of it, and tasks on their way, may read what is there.
+struct StoreDeleter {
+  // Identity of the array with the most rows. Others of the memory know nothing of its last ones.
+  std::shared_ptr<uintptr_t> tip;
+
+  void operator()(mx::allocator::Buffer buffer) const {
+    mx::allocator::free(buffer);
+  }
+};
+
+// Returns the number of an array's handles. What counts them is private, but an instantiation may
+// name it.
+long n_handles(const mx::array& a);
+
+template <auto member>
+struct Opened {
+  friend long n_handles(const mx::array& a) {
+    return (a.*member).use_count();
+  }
+};
+
+template struct Opened<&mx::array::array_desc_>;
+
 class HostOp : public mx::Primitive {
  public:
   HostOp(
@@ -57,28 +80,37 @@ class HostOp : public mx::Primitive {
       mlx_shim_kernel kernel,
       std::shared_ptr<void> payload,
       std::vector<uint64_t> params,
+      std::vector<int32_t> in_place,
       ArrayFunction fallback)
       : mx::Primitive(stream),
         name_(std::move(name)),
         kernel_(kernel),
         payload_(std::move(payload)),
         params_(std::move(params)),
+        in_place_(std::move(in_place)),
         fallback_(std::move(fallback)) {}
 
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    for (auto& out : outputs) {
-      out.set_data(mx::allocator::malloc(out.nbytes()));
+    for (size_t i = 0; i < outputs.size(); i++) {
+      auto& out = outputs[i];
+      if (in_place_.empty() || in_place_[i] < 0) {
+        out.set_data(mx::allocator::malloc(out.nbytes()));
+      } else {
+        take_over(encoder, inputs[in_place_[i]], out, outputs.size());
+      }
       encoder.set_output_array(out);
     }
     std::vector<mx::array> in_refs;
+    in_refs.reserve(inputs.size());
     for (auto& in : inputs) {
       encoder.set_input_array(in);
       in_refs.push_back(mx::array::unsafe_weak_copy(in));
     }
     std::vector<mx::array> out_refs;
+    out_refs.reserve(outputs.size());
     for (auto& out : outputs) {
       out_refs.push_back(mx::array::unsafe_weak_copy(out));
     }
@@ -164,6 +196,31 @@ class HostOp : public mx::Primitive {
   }
 
  private:
+  // Gives the output the input's memory, if that was allocated here and the input is what the last
+  // kernel made of it, with no other handle; else a copy.
+  static void take_over(
+      mx::cpu::CommandEncoder& encoder,
+      const mx::array& in,
+      mx::array& out,
+      size_t n_outputs) {
+    // Each output has a list of the inputs.
+    bool is_alone = n_handles(in) == static_cast<long>(n_outputs);
+    auto* store = in.data_shared_ptr()->d.target<StoreDeleter>();
+    if (store && *store->tip == in.id() && is_alone && in.data_size() == in.size()) {
+      *store->tip = out.id();
+      out.copy_shared_buffer(in);
+      return;
+    }
+    auto tip = std::make_shared<uintptr_t>(out.id());
+    out.set_data(mx::allocator::malloc(out.nbytes()), StoreDeleter{std::move(tip)});
+    encoder.set_input_array(in);
+    encoder.set_output_array(out);
+    encoder.dispatch([in = mx::array::unsafe_weak_copy(in),
+                      out = mx::array::unsafe_weak_copy(out)]() mutable {
+      std::memcpy(out.data<char>(), in.data<char>(), in.nbytes());
+    });
+  }
+
   static std::vector<mx::array> select(
       const std::vector<mx::array>& arrays,
       const std::vector<int>& argnums) {
@@ -188,8 +245,17 @@ class HostOp : public mx::Primitive {
   mlx_shim_kernel kernel_;
   std::shared_ptr<void> payload_;
   std::vector<uint64_t> params_;
+  std::vector<int32_t> in_place_;
   ArrayFunction fallback_;
 };
+
+// Tells whether an array is sure to be row contiguous: it was computed, or comes from a kernel.
+bool is_laid_out(const mx::array& a) {
+  if (a.status() == mx::array::Status::unscheduled) {
+    return a.has_primitive() && typeid(a.primitive()) == typeid(HostOp);
+  }
+  return a.flags().row_contiguous && a.data_size() >= a.size();
+}
 
 // Calls `visit` for each array under `outputs`, inputs first; stops below those it returns false
 // for on the way down. Keeps its own stack, because graphs are as deep as computations are long.
@@ -523,6 +589,7 @@ extern "C" int mlx_shim_host_op(
     void (*dtor)(void*),
     const uint64_t* params,
     size_t n_params,
+    const int32_t* in_place,
     const mlx_closure fallback,
     const mlx_stream s) {
   return guard([&] {
@@ -532,13 +599,18 @@ extern "C" int mlx_shim_host_op(
       return;
     }
     auto stream = mlx_stream_get_(s);
+    auto& given = mlx_vector_array_get_(inputs);
     std::vector<mx::array> laid_out;
-    for (auto& in : mlx_vector_array_get_(inputs)) {
+    laid_out.reserve(given.size());
+    for (auto& in : given) {
       bool keeps_strides = laid_out.size() < 64 && strided >> laid_out.size() & 1;
-      laid_out.push_back(keeps_strides ? in : mx::contiguous(in, false, stream));
+      bool is_taken = keeps_strides || is_laid_out(in);
+      laid_out.push_back(is_taken ? in : mx::contiguous(in, false, stream));
     }
     std::vector<mx::Shape> shapes;
     std::vector<mx::Dtype> dtypes;
+    shapes.reserve(n_outputs);
+    dtypes.reserve(n_outputs);
     for (size_t i = 0; i < n_outputs; i++) {
       auto& out = outputs[i];
       shapes.emplace_back(out.shape, out.shape + out.ndim);
@@ -550,6 +622,8 @@ extern "C" int mlx_shim_host_op(
         kernel,
         std::move(owned),
         std::vector<uint64_t>(params, params + n_params),
+        in_place ? std::vector<int32_t>(in_place, in_place + n_outputs)
+                 : std::vector<int32_t>(),
         mlx_closure_get_(fallback));
     mlx_vector_array_set_(
         *res,

@@ -120,6 +120,11 @@ typedef struct mlx_shim_output_ {
 // Makes a node of the graph that runs `kernel` on the CPU stream `s`. Inputs reach the kernel row
 // contiguous, but for those whose bit of `strided` is set (the lowest is the first input's), which
 // keep their strides, be they negative or 0; outputs are freshly allocated and row contiguous.
+// `in_place` may be null, or has for each output the input of the same size and type whose elements it
+// starts with, or -1: the kernel appends to the input, of which it must not read otherwise and which
+// may not be one of `strided`. The output has the input's memory if that is what the last kernel that
+// appended has made, and nobody else has a handle of it; views of the memory, and tasks on their way,
+// may read what the kernel leaves as it is.
 // `fallback` maps the inputs to the same outputs by ordinary ops and serves vmap, jvp and vjp. Two
 // nodes are the same to `compile` when kernel and `params` (`n_params` numbers that determine the
 // payload) agree.
@@ -137,6 +142,7 @@ int mlx_shim_host_op(
     void (*dtor)(void*),
     const uint64_t* params,
     size_t n_params,
+    const int32_t* in_place,
     const mlx_closure fallback,
     const mlx_stream s);
 

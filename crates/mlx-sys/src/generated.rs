@@ -3681,6 +3681,7 @@ unsafe extern "C" {
         dtor: ::std::option::Option<unsafe extern "C" fn(arg1: *mut ::std::os::raw::c_void)>,
         params: *const u64,
         n_params: usize,
+        in_place: *const i32,
         fallback: mlx_closure,
         s: mlx_stream,
     ) -> ::std::os::raw::c_int;

@@ -17,7 +17,7 @@ pub(super) const PANICKED: &str = "kernel panicked";
 
 /// One array as a CPU kernel sees it: row contiguous, unless the kernel takes it as it lies.
 pub(crate) struct HostInput<'a> {
-    /// From the lowest element to the end of the highest.
+    /// From the lowest element to the end of the highest; none where an output has them.
     pub(crate) bytes: &'a [u8],
     pub(crate) shape: &'a [i32],
     /// Elements to the next one of each axis; of use to a kernel that takes it as it lies.
@@ -27,10 +27,13 @@ pub(crate) struct HostInput<'a> {
     pub(crate) dtype: Dtype,
 }
 
-/// An output to be written in full: freshly allocated, row contiguous.
+/// An output, row contiguous; freshly allocated and to be written in full, unless the kernel appends.
 pub(crate) struct HostOutput<'a> {
+    /// None where the kernel appends.
     pub(crate) bytes: &'a mut [u8],
     pub(crate) shape: &'a [i32],
+    /// All bytes, of which others may read what the kernel leaves as it is, where the kernel appends.
+    pub(crate) shared: *mut [u8],
 }
 
 /// A CPU kernel behind a node of MLX's graph.
@@ -49,6 +52,13 @@ pub(crate) trait HostKernel: Send + Sync + 'static {
         false
     }
 
+    /// Tells which input of the same size and dtype an output is with something appended, where that
+    /// is so. It may have the input's memory, of which views may be around, so the kernel writes only
+    /// what is of no meaning in the input. Such an input is not one that is taken as it lies.
+    fn appends_to(&self, _output: usize) -> Option<usize> {
+        None
+    }
+
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String>;
 }
 
@@ -63,6 +73,13 @@ pub(crate) fn host_op<K: HostKernel>(
     let params = kernel.params();
     let strided = (0..inputs.len().min(64))
         .fold(0, |bits, input| bits | u64::from(kernel.takes_strided(input)) << input);
+    let mut in_place = vec![-1; outputs.len()];
+    for (i, output) in outputs.iter().enumerate() {
+        let Some(input) = kernel.appends_to(i) else { continue };
+        assert_eq!((inputs[input].shape(), inputs[input].dtype()), *output, "memory of an output");
+        assert_eq!(strided >> input & 1, 0, "memory of an output");
+        in_place[i] = input as i32;
+    }
     let fallback = Closure::new(fallback)?;
     let inputs = ArrayVec::new(inputs.iter().copied())?;
     let specs: Vec<sys::mlx_shim_output> = outputs
@@ -91,6 +108,7 @@ pub(crate) fn host_op<K: HostKernel>(
             Some(release::<K>),
             params.as_ptr(),
             params.len(),
+            in_place.as_ptr(),
             fallback.into_c(),
             stream,
         )
@@ -122,8 +140,10 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
 ) -> i32 {
     // SAFETY: the shim passes live views, row contiguous but for inputs that the kernel takes as they
     // lie; those are within one buffer, from their lowest element to the highest, and nothing writes
-    // to a buffer that a view is left of. Outputs are distinct fresh buffers that nothing else reads
-    // or writes until the task ends. An empty array may have no data.
+    // to a buffer that a view is left of, but for inputs that outputs start with, of which nothing is
+    // shown. Outputs are distinct buffers that nothing else reads or writes until the task ends, but
+    // for those that the kernel appends to, of which no reference is made. An empty array may have no
+    // data.
     let (kernel, inputs, mut outputs) = unsafe {
         let kernel = &*payload.cast::<K>();
         let itemsize = |v: &sys::mlx_shim_view| Dtype::ALL[v.dtype as usize].size();
@@ -140,6 +160,8 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
             0 => ptr::NonNull::<u64>::dangling().as_ptr().cast::<u8>(),
             _ => v.data.cast::<u8>(),
         };
+        let taken_over: Vec<usize> =
+            (0..n_outputs).filter_map(|output| kernel.appends_to(output)).collect();
         let inputs: Vec<HostInput<'_>> = std::slice::from_raw_parts(inputs, n_inputs)
             .iter()
             .enumerate()
@@ -148,6 +170,7 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
                 let (before, after) = match kernel.takes_strided(i) && v.size > 0 {
                     // The view is in memory, so its span is a number of bytes.
                     true => span(shape, strides).unwrap_or_default(),
+                    false if taken_over.contains(&i) => (0, 0),
                     false => (0, v.size),
                 };
                 let (start, len) = (before * itemsize(v), (before + after) * itemsize(v));
@@ -162,9 +185,14 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
             .collect();
         let outputs: Vec<HostOutput<'_>> = std::slice::from_raw_parts(outputs, n_outputs)
             .iter()
-            .map(|v| HostOutput {
-                bytes: std::slice::from_raw_parts_mut(data(v), nbytes(v)),
-                shape: shape(v),
+            .enumerate()
+            .map(|(i, v)| {
+                let own = if kernel.appends_to(i).is_some() { 0 } else { nbytes(v) };
+                HostOutput {
+                    bytes: std::slice::from_raw_parts_mut(data(v), own),
+                    shape: shape(v),
+                    shared: ptr::slice_from_raw_parts_mut(data(v), nbytes(v)),
+                }
             })
             .collect();
         (kernel, inputs, outputs)

@@ -126,7 +126,12 @@ impl Attention {
             scale: self.scale,
             soft_cap: self.soft_cap,
         };
-        compute::attention(self.isa, &operands, elements_mut(out.bytes)?);
+        compute::attention(
+            self.isa,
+            &operands,
+            compute::Order::HeadsFirst,
+            elements_mut(out.bytes)?,
+        );
         Ok(())
     }
 }
@@ -331,7 +336,7 @@ fn composed(kernel: Attention, inputs: &[Array]) -> Result<Array> {
 }
 
 /// `[L, S]`: true where a query sees a key, the last one being at the last key.
-fn causal_mask(l: i32, s: i32, window: Option<i32>) -> Result<Array> {
+pub(super) fn causal_mask(l: i32, s: i32, window: Option<i32>) -> Result<Array> {
     let keys = Array::range(s)?;
     let queries = Array::range(l)?.add(s - l)?.at((.., NewAxis))?;
     let mask = queries.greater_equal(&keys)?;

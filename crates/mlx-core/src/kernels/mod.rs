@@ -7,6 +7,7 @@
 
 mod activation;
 mod attention;
+mod cached_attention;
 mod compute;
 mod matmul;
 mod norm;
@@ -16,6 +17,9 @@ mod softmax;
 
 pub(crate) use activation::gated;
 pub(crate) use attention::{AttentionOptions, attention, has_attention};
+pub(crate) use cached_attention::{
+    CachedAttentionArrays, CachedAttentionParts, RopeParts, cached_attention,
+};
 pub(crate) use matmul::{has_linear, linear};
 pub(crate) use norm::{add_rms_norm, layer_norm, rms_norm};
 pub(crate) use quantized::{GatedFallback, PackedLayer, gated_quantized_matmul, quantized_matmul};
@@ -147,4 +151,13 @@ fn elements_mut<T: Float>(bytes: &mut [u8]) -> std::result::Result<&mut [T], Str
         ([], elements, []) => Ok(elements),
         _ => Err(MISALIGNED.to_owned()),
     }
+}
+
+/// Does as [`elements_mut`] where others hold references to a part.
+fn shared_elements<T: Float>(bytes: *mut [u8]) -> std::result::Result<*mut [T], String> {
+    let data = bytes.cast::<T>();
+    if !data.is_aligned() || !bytes.len().is_multiple_of(size_of::<T>()) {
+        return Err(MISALIGNED.to_owned());
+    }
+    Ok(std::ptr::slice_from_raw_parts_mut(data, bytes.len() / size_of::<T>()))
 }

@@ -65,7 +65,12 @@ impl Rope {
 }
 
 /// Rotates by MLX's op.
-fn rotate(x: &Array, rope: RopeOptions<'_>, offset: Offset<'_>, magnitude: f32) -> Result<Array> {
+pub(crate) fn rotate(
+    x: &Array,
+    rope: RopeOptions<'_>,
+    offset: Offset<'_>,
+    magnitude: f32,
+) -> Result<Array> {
     if magnitude == 1.0 {
         return fast::rope(x, rope, offset);
     }

@@ -10,7 +10,8 @@ mod rotating;
 pub use full::FullCache;
 pub use rotating::RotatingCache;
 
-use mlx_core::{Array, Result};
+use mlx_core::nn::KvStore;
+use mlx_core::{Array, Dtype, Result};
 
 use crate::layers::mask::Mask;
 
@@ -21,6 +22,18 @@ pub trait KvCache {
     /// # Errors
     /// When the shapes do not fit what is there.
     fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)>;
+
+    /// Gives its arrays up, with room for the tokens of `rows`, if it keeps tokens in order and at
+    /// their places; they come back by [`put_back`](KvCache::put_back), without which they are lost.
+    ///
+    /// # Errors
+    /// When the shapes do not fit what is there.
+    fn lend(&mut self, _rows: &NewRows) -> Result<Option<KvStore>> {
+        Ok(None)
+    }
+
+    /// Takes the arrays back that were lent, with new tokens.
+    fn put_back(&mut self, _store: KvStore) {}
 
     /// Returns the position of the next token.
     fn offset(&self) -> i32;
@@ -38,7 +51,23 @@ pub trait KvCache {
     fn state(&self) -> Vec<&Array>;
 }
 
-/// Appends along the token axis, growing in steps, and returns the written part.
+/// Tokens that are about to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRows {
+    /// Number of sequences.
+    pub batch: i32,
+    /// Number of new tokens of each.
+    pub n: i32,
+    /// Number of key and value heads.
+    pub n_kv_heads: i32,
+    /// Size of a key.
+    pub head_dim: i32,
+    /// Size of a value.
+    pub value_dim: i32,
+    /// Element type of both.
+    pub dtype: Dtype,
+}
+
 fn shape_with(shape: &[i32], tokens: i32) -> Vec<i32> {
     let mut shape = shape.to_vec();
     if let Some(size) = shape.get_mut(2) {

@@ -1,11 +1,11 @@
 //! Grouped-query attention.
 
-use mlx_core::nn::{Linear, RmsNorm};
+use mlx_core::nn::{CachedAttention, Linear, RmsNorm};
 use mlx_core::{Array, Weights, nn};
 
 use super::mask::Mask;
 use super::rope::{Rope, RopeArgs};
-use crate::cache::KvCache;
+use crate::cache::{KvCache, NewRows};
 use crate::error::Result;
 
 /// What an attention layer is made from.
@@ -82,18 +82,47 @@ impl Attention {
         cache: &mut dyn KvCache,
     ) -> mlx_core::Result<Array> {
         let [b, l, _] = x.dims()?;
+        let [q, k, v] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
+        let is_causal = match mask {
+            Mask::Causal => true,
+            Mask::None => l == 1,
+            Mask::Array(_) => false,
+        };
+        if is_causal {
+            let rows = NewRows {
+                batch: b,
+                n: l,
+                n_kv_heads: self.n_kv_heads,
+                head_dim: k.dim(-1)? / self.n_kv_heads,
+                value_dim: v.dim(-1)? / self.n_kv_heads,
+                dtype: k.dtype(),
+            };
+            if let Some(store) = cache.lend(&rows)? {
+                let attention = CachedAttention {
+                    n_heads: self.n_heads,
+                    n_kv_heads: self.n_kv_heads,
+                    scale: self.scale,
+                    q_norm: self.q_norm.as_ref(),
+                    k_norm: self.k_norm.as_ref(),
+                    rope: Some(&self.rope.at(store.len + l)),
+                    window: None,
+                };
+                let (out, store) = attention.forward(q, k, v, store)?;
+                cache.put_back(store);
+                return self.o_proj.forward(&out);
+            }
+        }
+
         let heads = |y: Array, n: i32, norm: Option<&RmsNorm>| {
             let y = y.reshape([b, l, n, -1])?;
             let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
             y.transpose([0, 2, 1, 3])
         };
-        let [q, k, v] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
         let q = heads(q, self.n_heads, self.q_norm.as_ref())?;
         let k = heads(k, self.n_kv_heads, self.k_norm.as_ref())?;
         let v = heads(v, self.n_kv_heads, None)?;
-
-        let q = self.rope.forward(&q, cache.offset())?;
-        let k = self.rope.forward(&k, cache.offset())?;
+        let rope = self.rope.at(cache.offset() + l);
+        let (q, k) = (rope.forward(&q, cache.offset())?, rope.forward(&k, cache.offset())?);
         let (k, v) = cache.update_and_fetch(&k, &v)?;
         let out = nn::attention(&q, &k, &v, self.scale, mask.as_attention())?;
         self.o_proj.forward(&out)

@@ -4,6 +4,7 @@
 //! (arXiv 2402.13753). The wavelengths are computed with arrays in float32, as mlx-lm does, so
 //! that both round alike.
 
+use std::borrow::Cow;
 use std::f32::consts::PI;
 
 use mlx_core::{Array, Dtype, nn, ops};
@@ -109,22 +110,16 @@ impl Rope {
         Ok(Rope { rope, dynamic })
     }
 
-    /// Rotates, the first row being at position `offset`.
-    ///
-    /// # Shape
-    /// `x: [B, H, L, D] → [B, H, L, D]`
-    ///
-    /// # Errors
-    /// When the shapes do not fit.
-    pub fn forward(&self, x: &Array, offset: i32) -> mlx_core::Result<Array> {
+    /// Returns the rotation for a sequence of so many tokens.
+    pub fn at(&self, len: i32) -> Cow<'_, nn::Rope> {
         let Some(Dynamic { max_position_embeddings, factor }) = self.dynamic else {
-            return self.rope.forward(x, offset);
+            return Cow::Borrowed(&self.rope);
         };
-        let len = (x.dim(2)? + offset).max(max_position_embeddings) as f32;
+        let len = len.max(max_position_embeddings) as f32;
         let dims = self.rope.dims as f32;
         let stretch = factor * len / max_position_embeddings as f32 - (factor - 1.0);
         let base = self.rope.base * stretch.powf(dims / (dims - 2.0));
-        nn::Rope { base, ..self.rope.clone() }.forward(x, offset)
+        Cow::Owned(nn::Rope { base, ..self.rope.clone() })
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod exp;
 pub(crate) mod float;
+pub(crate) mod heads;
 pub(crate) mod isa;
 pub(crate) mod matmul;
 pub(crate) mod norm;

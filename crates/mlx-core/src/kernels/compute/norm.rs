@@ -29,7 +29,7 @@ fn rms_norm_body<S: Level, T: Float>(x: &[T], weight: &[T], eps: f32, out: &mut 
 }
 
 #[inline(always)]
-fn scale_row<S: Level, T: Float>(x: &[T], weight: &[T], eps: f32, out: &mut [T]) {
+pub(super) fn scale_row<S: Level, T: Float>(x: &[T], weight: &[T], eps: f32, out: &mut [T]) {
     let squares = fold(x, 0.0, |sum, x| S::fma(x, x, sum), |a, b| a + b);
     let scale = (squares / x.len() as f32 + eps).sqrt().recip();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {

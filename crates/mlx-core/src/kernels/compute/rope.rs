@@ -169,15 +169,26 @@ fn rope_body<S: Level, T: Float>(
         let row = first + i;
         let batch = if by_batch { row / (heads * length) } else { 0 };
         let at = (batch * length + row % length) * dims;
-        let (cos, sin) = table[at..at + dims].split_at(dims / 2);
-        let ((x, x_rest), (out, out_rest)) = (x.split_at(dims), out.split_at_mut(dims));
-        if traditional {
-            rotate_neighbours::<S, T>(x, cos, sin, out);
-        } else {
-            rotate_halves::<S, T>(x, cos, sin, out);
-        }
-        out_rest.copy_from_slice(x_rest);
+        rotate_row::<S, T>(x, &table[at..at + dims], traditional, out);
     }
+}
+
+/// Rotates the leading elements of a row, as many as the table's row has, and copies the rest.
+#[inline(always)]
+pub(super) fn rotate_row<S: Level, T: Float>(
+    x: &[T],
+    table: &[f32],
+    traditional: bool,
+    out: &mut [T],
+) {
+    let (cos, sin) = table.split_at(table.len() / 2);
+    let ((x, x_rest), (out, out_rest)) = (x.split_at(table.len()), out.split_at_mut(table.len()));
+    if traditional {
+        rotate_neighbours::<S, T>(x, cos, sin, out);
+    } else {
+        rotate_halves::<S, T>(x, cos, sin, out);
+    }
+    out_rest.copy_from_slice(x_rest);
 }
 
 #[inline(always)]

@@ -229,11 +229,20 @@ struct Block {
     queries: Range<usize>,
 }
 
-/// Writes `softmax(scale * q × kᵀ + mask) × v` to `out: [B, H, L, DV]`.
+/// In which order results lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// `[B, H, L, DV]`
+    HeadsFirst,
+    /// `[B, L, H, DV]`
+    RowsFirst,
+}
+
+/// Writes `softmax(scale * q × kᵀ + mask) × v` to `out`.
 ///
 /// # Panics
 /// When shapes do not fit.
-pub(crate) fn attention<T: Element>(isa: Isa, a: &Attention<'_, T>, out: &mut [T]) {
+pub(crate) fn attention<T: Element>(isa: Isa, a: &Attention<'_, T>, order: Order, out: &mut [T]) {
     a.check(out.len());
     if out.is_empty() {
         return;
@@ -253,7 +262,13 @@ pub(crate) fn attention<T: Element>(isa: Isa, a: &Attention<'_, T>, out: &mut [T
             blocks.push(Block { batch, head, queries });
         }
     }
-    let out = Out { data: out.as_mut_ptr(), len: out.len(), shape: [n_heads, a.q.shape[2]] };
+    let (n_rows, depth) = (a.q.shape[2], a.depths()[1]);
+    let [head, row] = match order {
+        Order::HeadsFirst => [n_rows * depth, depth],
+        Order::RowsFirst => [depth, n_heads * depth],
+    };
+    let strides = [n_heads * n_rows * depth, head, row];
+    let out = Out { data: out.as_mut_ptr(), len: out.len(), strides };
     let step = keys_of_part(a.n_keys(), blocks.len());
     let n_shares = a.n_keys().div_ceil(step);
     if n_shares == 1 {
@@ -326,8 +341,8 @@ impl State {
 struct Out<T> {
     data: *mut T,
     len: usize,
-    /// `[H, L]`
-    shape: [usize; 2],
+    /// Elements from one batch row, head and query to the next.
+    strides: [usize; 3],
 }
 
 // SAFETY: blocks are of distinct rows, and each is written by one part of the job.
@@ -346,10 +361,9 @@ fn put_body<S: Level, T: Element>(
     state: &State,
 ) {
     let depth = a.depths()[1];
-    let [n_heads, n_rows] = out.shape;
     for (i, query) in block.queries.clone().enumerate() {
         let [b, h, l] = a.query(block, query);
-        let start = ((b * n_heads + h) * n_rows + l) * depth;
+        let start = b * out.strides[0] + h * out.strides[1] + l * out.strides[2];
         assert!(start + depth <= out.len, "position of the row");
         // SAFETY: within the result, as just seen, and this block's alone.
         let row = unsafe { std::slice::from_raw_parts_mut(out.data.add(start), depth) };

@@ -161,7 +161,17 @@ fn check<T: Element>(case: &Case, epsilon: f64) {
     let expected = operands.expected(case);
     for isa in Isa::available() {
         let mut out = vec![T::from_f32(f32::NAN); expected.len()];
-        attention(isa, &operands.attention(case), &mut out);
+        attention(isa, &operands.attention(case), Order::HeadsFirst, &mut out);
+        let mut rows_first = vec![T::default(); out.len()];
+        attention(isa, &operands.attention(case), Order::RowsFirst, &mut rows_first);
+        let [[_, h, l, _], [.., dv]] =
+            [operands.attention(case).q, operands.attention(case).v].map(|x| x.shape);
+        for (i, x) in out.chunks_exact(dv.max(1)).enumerate() {
+            let [b, head, row] = [i / (h * l), i / l % h, i % l];
+            let other = &rows_first[((b * l + row) * h + head) * dv..][..dv];
+            let bits = |x: &[T]| x.iter().map(|x| x.to_f32().to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(x), bits(other), "{isa:?} {case:?} {i}");
+        }
         for (i, (ours, expected)) in out.iter().zip(&expected).enumerate() {
             let off = (f64::from(ours.to_f32()) - expected).abs();
             // Scores up to 10 are off by some units of 2⁻²⁴ of their products; values are up to 2.
@@ -220,7 +230,7 @@ fn queries_that_see_nothing_take_the_mean() {
     let mut operands = Operands::<f32>::of(&case);
     operands.is_seen[70..140].fill(0);
     let mut out = vec![0.0; 40];
-    attention(Isa::detect(), &operands.attention(&case), &mut out);
+    attention(Isa::detect(), &operands.attention(&case), Order::HeadsFirst, &mut out);
     for (ours, expected) in out.iter().zip(operands.expected(&case)) {
         assert!((f64::from(*ours) - expected).abs() < 1e-5, "{ours}, not {expected}");
     }
@@ -240,7 +250,7 @@ fn infinite_and_undefined_scores() {
         }
         for isa in Isa::available() {
             let mut out = vec![0.0; l * 8];
-            attention(isa, &operands.attention(&case), &mut out);
+            attention(isa, &operands.attention(&case), Order::HeadsFirst, &mut out);
             for (ours, v) in out.iter().zip(&operands.v[69 * 8..]) {
                 assert!((ours - v).abs() < 1e-6, "{ours}, not {v}");
             }
@@ -262,7 +272,7 @@ fn sizes_of_nothing() {
     let case = Case { s: 0, l: 2, ..Case::PLAIN };
     let operands = Operands::<f32>::of(&case);
     let mut out = vec![1.0; 16];
-    attention(Isa::SCALAR, &operands.attention(&case), &mut out);
+    attention(Isa::SCALAR, &operands.attention(&case), Order::HeadsFirst, &mut out);
     assert_eq!(out, [0.0; 16]);
 }
 

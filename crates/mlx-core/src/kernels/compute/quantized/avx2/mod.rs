@@ -17,6 +17,13 @@ use super::{Activations, CHUNK, Format, Out, Rows, Scale};
 const BLOCK_ROWS: usize = 16;
 const BLOCK_CHUNKS: usize = 16;
 
+/// Bytes ahead that a stream of weights is fetched, some rows as a rule: the CPU itself does not look
+/// beyond a page.
+const AHEAD: usize = 8 * 1024;
+
+/// What is fetched at once.
+const LINE: usize = 64;
+
 /// Products of a chunk, summed into the 32-bit lanes that the format tells groups by.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -300,8 +307,15 @@ unsafe fn tile<
             groups_padded: x.groups_padded,
             factors,
         };
+        let mut ahead = tile.packed.wrapping_add(AHEAD.max(R * w.row_bytes));
         for c in chunks.start..n_whole {
             let g = ((c - chunks.start) >> halves) << times;
+            if BOTH {
+                for line in 0..R * U::BYTES / LINE {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * LINE).cast());
+                }
+                ahead = ahead.wrapping_add(R * U::BYTES);
+            }
             tile.step::<U, WHOLE, BOTH, R, T>(g, lanes, &mut sums);
             tile.packed = tile.packed.add(U::BYTES);
             tile.q = tile.q.add(CHUNK);
