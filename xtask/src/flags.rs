@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Tasks of this workspace.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ pub enum Task {
     Test(Test),
     /// Build everything and run the bundled model
     Demo(Demo),
+    /// Measure generation on this CPU, in turns with llama.cpp
+    Bench(Bench),
 }
 
 #[derive(Args)]
@@ -90,4 +92,31 @@ pub struct Demo {
     /// Arguments for `mlxk` instead of the sample question
     #[arg(last = true)]
     pub args: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    /// What to measure on
+    pub device: Device,
+    /// A program that prints llama.cpp's speeds: `PROGRAM MODEL.gguf THREADS N_PROMPT N_GENERATE`
+    #[arg(long, value_name = "PROGRAM")]
+    pub llama: Option<PathBuf>,
+    /// Where its models are; beside the program if not given
+    #[arg(long, value_name = "DIR", requires = "llama")]
+    pub models: Option<PathBuf>,
+    /// How often the programs take turns
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: u32,
+    /// Numbers of threads to try, separated by commas
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2")]
+    pub threads: Vec<u32>,
+    /// Only models whose name contains this text
+    pub filter: Option<String>,
+}
+
+/// A device to measure on.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Device {
+    /// This machine's CPU
+    Cpu,
 }

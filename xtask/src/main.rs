@@ -3,6 +3,7 @@
 //! Dispatch only; flags are in `flags.rs`, each task in the file of its name.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod bindings;
 mod demo;
 mod fixtures;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Test(flags) => test::run(&flags),
         Task::Demo(flags) => demo::run(&flags),
+        Task::Bench(flags) => bench::run(&flags),
     };
     match result {
         Ok(code) => code,

@@ -2,11 +2,14 @@
 //!
 //! A decoder calls some hundred kernels a token, each some ten microseconds long, so threads that
 //! slept in between would spend as long waking up, and would wake on the core of the thread that
-//! woke them. A worker therefore watches for the next job a little before it sleeps, and parts of a
-//! job are taken off a counter, so that a thread that the system stopped holds nothing up but the
-//! part it has.
+//! woke them. A worker therefore watches for the next job a little before it sleeps.
+//!
+//! Each thread has a range of a job's parts, which it takes one by one off a counter, so that memory is
+//! read on and on; one that is done takes what is left of the others', so that a thread that the
+//! system stopped holds nothing up but the part it has.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
@@ -111,12 +114,18 @@ struct Shared {
     /// Counts jobs; odd while one is under way.
     epoch: AtomicU64,
     job: Mutex<Option<Job>>,
-    next: AtomicUsize,
+    /// The next part of each thread's range; the caller's is the first.
+    next: Box<[Counter]>,
     /// Workers that may still touch the job.
     busy: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     is_closed: AtomicBool,
 }
+
+/// On a cache line of its own, because each thread counts in its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Counter(AtomicUsize);
 
 // SAFETY: `Job::task` is `Sync`, and is only called while the caller of `Pool::run` waits.
 unsafe impl Send for Job {}
@@ -136,17 +145,17 @@ impl Pool {
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
             job: Mutex::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..=n_workers).map(|_| Counter::default()).collect(),
             busy: AtomicUsize::new(0),
             panic: Mutex::new(None),
             is_closed: AtomicBool::new(false),
         });
         let workers = (0..n_workers)
-            .filter_map(|_| {
+            .filter_map(|i| {
                 let (shared, sleeps) = (Arc::clone(&shared), Arc::new(AtomicBool::new(false)));
                 let is_asleep = Arc::clone(&sleeps);
                 let builder = thread::Builder::new().name("mlx-core kernel".to_owned());
-                let handle = builder.spawn(move || work(&shared, &is_asleep)).ok()?;
+                let handle = builder.spawn(move || work(&shared, 1 + i, &is_asleep)).ok()?;
                 Some(Worker { thread: handle.thread().clone(), sleeps })
             })
             .collect();
@@ -160,7 +169,9 @@ impl Pool {
             std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
         };
         *lock(&shared.job) = Some(Job { task, parts });
-        shared.next.store(0, Ordering::Relaxed);
+        for (i, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.range(i, parts).start, Ordering::Relaxed);
+        }
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         for worker in &self.workers {
             if worker.sleeps.load(Ordering::SeqCst) {
@@ -168,7 +179,7 @@ impl Pool {
             }
         }
         // SAFETY: the caller's reference is live.
-        shared.take_parts(unsafe { &*task }, parts);
+        shared.take_parts(0, unsafe { &*task }, parts);
         // From here no worker enters; those inside are waited for.
         *lock(&shared.job) = None;
         shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -192,16 +203,27 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn take_parts(&self, task: &(dyn Fn(usize) + Sync), parts: usize) {
-        loop {
-            let part = self.next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
-                return;
-            }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(part))) {
-                lock(&self.panic).get_or_insert(panic);
+    /// Takes parts of the thread's own range, neighbours as a rule, and then what is left of others'.
+    fn take_parts(&self, thread: usize, task: &(dyn Fn(usize) + Sync), parts: usize) {
+        let n = self.next.len();
+        for i in (thread..n).chain(0..thread) {
+            let end = self.range(i, parts).end;
+            loop {
+                let part = self.next[i].0.fetch_add(1, Ordering::Relaxed);
+                if part >= end {
+                    break;
+                }
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(part))) {
+                    lock(&self.panic).get_or_insert(panic);
+                }
             }
         }
+    }
+
+    /// The parts that are a thread's own.
+    fn range(&self, thread: usize, parts: usize) -> Range<usize> {
+        let n = self.next.len();
+        parts * thread / n..parts * (thread + 1) / n
     }
 }
 
@@ -209,7 +231,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn work(shared: &Shared, sleeps: &AtomicBool) {
+fn work(shared: &Shared, thread: usize, sleeps: &AtomicBool) {
     let mut seen = 0;
     loop {
         let epoch = wait(shared, sleeps, seen);
@@ -227,7 +249,7 @@ fn work(shared: &Shared, sleeps: &AtomicBool) {
         };
         if let Some((task, parts)) = job {
             // SAFETY: the caller waits until `busy` is 0 again.
-            shared.take_parts(unsafe { &*task }, parts);
+            shared.take_parts(thread, unsafe { &*task }, parts);
             shared.busy.fetch_sub(1, Ordering::Release);
         }
     }
