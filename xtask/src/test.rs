@@ -3,6 +3,7 @@
 //! [`SUITES`] is the matrix; `--list` prints it. Every cargo command asks for the whole workspace
 //! with the default features and the dev profile, so that no crate is compiled twice.
 
+mod aarch64;
 mod asan;
 
 use std::fs;
@@ -31,6 +32,7 @@ enum Need {
     Libclang,
     CargoFuzz,
     AddressSanitizer,
+    Aarch64,
 }
 
 const SUITES: &[Suite] = &[
@@ -95,6 +97,12 @@ const SUITES: &[Suite] = &[
         what: "tests of mlx-core under AddressSanitizer",
         need: &[Need::Native, Need::AddressSanitizer],
         run: asan::run,
+    },
+    Suite {
+        name: "aarch64",
+        what: "the kernels' arithmetic on ARM CPUs, emulated",
+        need: &[Need::Aarch64],
+        run: aarch64::run,
     },
     Suite {
         name: "bindings",
@@ -172,6 +180,7 @@ impl Need {
             Need::Libclang => "libclang",
             Need::CargoFuzz => "cargo-fuzz",
             Need::AddressSanitizer => "AddressSanitizer",
+            Need::Aarch64 => "an emulated aarch64",
         }
     }
 
@@ -183,6 +192,7 @@ impl Need {
             Need::Libclang => (setup::has_libclang(), "cargo xtask setup --dev"),
             Need::CargoFuzz => (native::has_program("cargo-fuzz"), "cargo install cargo-fuzz"),
             Need::AddressSanitizer => return asan::unmet(),
+            Need::Aarch64 => return aarch64::unmet(),
         };
         (!is_met).then(|| format!("no {}: {hint}", self.text()))
     }

@@ -9,6 +9,14 @@ use std::arch::x86_64::{
     __m128, __m256, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_ps, _mm_loadu_si128,
     _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_hadd_ps,
 };
+#[cfg(target_arch = "aarch64")]
+use std::arch::{
+    aarch64::{
+        float16x8_t, float32x4_t, vaddq_f32, vcvt_f16_f32, vcvt_f32_f16, vcvt_high_f16_f32,
+        vcvt_high_f32_f16, vfmaq_f32, vget_low_f16, vpaddq_f32,
+    },
+    asm,
+};
 use std::mem;
 use std::sync::OnceLock;
 
@@ -199,6 +207,51 @@ impl Level for Neon {
     #[inline(always)]
     fn fma(a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
+    }
+
+    #[inline(always)]
+    fn fma8(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        // SAFETY: sizes agree; every such CPU has the instructions.
+        unsafe {
+            let [a, b, c] = [a, b, c].map(|x| mem::transmute::<[f32; 8], [float32x4_t; 2]>(x));
+            mem::transmute([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
+        }
+    }
+
+    #[inline(always)]
+    fn totals(x: &[[f32; 8]; 4]) -> [f32; 4] {
+        // SAFETY: as above.
+        unsafe {
+            let x = mem::transmute::<[[f32; 8]; 4], [[float32x4_t; 2]; 4]>(*x);
+            let [a, b, c, d] = x.map(|[low, high]| vaddq_f32(low, high));
+            mem::transmute(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)))
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(at: *const T) {
+        // SAFETY: any address may be asked for.
+        unsafe {
+            asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    fn widen_f16(x: &[f16; 8]) -> [f32; 8] {
+        // SAFETY: as above.
+        unsafe {
+            let x = mem::transmute::<[f16; 8], float16x8_t>(*x);
+            mem::transmute([vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)])
+        }
+    }
+
+    #[inline(always)]
+    fn narrow_f16(x: [f32; 8]) -> [f16; 8] {
+        // SAFETY: as above.
+        unsafe {
+            let [low, high] = mem::transmute::<[f32; 8], [float32x4_t; 2]>(x);
+            mem::transmute(vcvt_high_f16_f32(vcvt_f16_f32(low), high))
+        }
     }
 }
 

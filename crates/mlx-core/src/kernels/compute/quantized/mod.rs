@@ -21,6 +21,8 @@ mod activations;
 mod avx2;
 mod exact;
 mod format;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 pub(crate) use activations::Activations;
@@ -95,8 +97,9 @@ impl Input {
             // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
             #[cfg(target_arch = "x86_64")]
             (Input::Fast(x), Kind::Avx2) => unsafe { avx2::matmul(x, w, rows, &out) },
+            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            (Input::Fast(x), Kind::Neon) => scalar::matmul(x, w, rows, &out),
+            (Input::Fast(x), Kind::Neon) => unsafe { neon::matmul(x, w, rows, &out) },
         }
         products
     }
