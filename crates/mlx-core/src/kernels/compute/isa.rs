@@ -230,6 +230,7 @@ impl Level for Neon {
 
     #[inline(always)]
     fn prefetch<T>(at: *const T) {
+        let at = at.addr();
         // SAFETY: any address may be asked for.
         unsafe {
             asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags));

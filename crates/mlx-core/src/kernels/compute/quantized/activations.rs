@@ -1,7 +1,9 @@
 //! Activations as 8-bit integers.
 
 use super::{CHUNK, Format};
-use crate::kernels::compute::isa::{Kind, Level, multiversion};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::compute::isa::Kind;
+use crate::kernels::compute::isa::{Level, multiversion};
 use crate::kernels::compute::{Float, Isa, pool};
 
 /// Rows of activations rounded to 8 bits, in the order in which a format's weights come out.
