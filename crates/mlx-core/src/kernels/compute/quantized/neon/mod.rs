@@ -506,14 +506,11 @@ impl Tile {
             let mut q = x.q.as_ptr().add(m * k_padded + chunks.start * CHUNK);
             let x_scales = x.scales.as_ptr().add(m * groups_padded);
             for c in chunks {
-                let mut weights = [[vdupq_n_s8(0); 4]; R];
-                for r in 0..R {
-                    weights[r] = U::unpack(w[r]);
-                    w[r] = w[r].add(U::BYTES);
-                }
+                // Not loops, here and below: the compiler would keep them, and what they make in memory.
+                let weights = [U::unpack(w[0]), U::unpack(w[1]), U::unpack(w[2]), U::unpack(w[3])];
+                w = w.map(|w| w.add(U::BYTES));
                 let scales = scales.as_ptr().add(((c - first) * CHUNK) >> shift);
                 let x_scales = x_scales.add((c * CHUNK) >> shift);
-                // Not a loop: the compiler would keep it, and sums in memory.
                 macro_rules! meet {
                     ($($t:expr),*) => {$(
                         if $t < T {
