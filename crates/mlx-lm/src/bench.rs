@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mlx_core::{Array, async_eval, eval, random};
+use mlx_core::{Array, async_eval, eval, kernels, random};
 
 use crate::error::Result;
 use crate::load::Model;
@@ -22,14 +22,12 @@ pub fn prompt_processing(model: &Model, n_tokens: usize) -> Result<f64> {
     let chunks = n_tokens.div_ceil(PREFILL_STEP);
     for (i, chunk) in tokens.chunks(PREFILL_STEP).enumerate() {
         let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
-        let hidden = model.forward(&tokens, &mut caches)?;
-        let state = caches.iter().flat_map(|cache| cache.state());
-        if i + 1 == chunks {
-            let logits = model.head(&hidden.at((.., -1..))?)?;
-            eval(state.chain([&logits]))?;
-        } else {
-            eval(state)?;
-        }
+        let logits = kernels::fused(|| {
+            let hidden = model.forward(&tokens, &mut caches)?;
+            let is_last = i + 1 == chunks;
+            is_last.then(|| model.head(&hidden.at((.., -1..))?)).transpose()
+        })?;
+        eval(caches.iter().flat_map(|cache| cache.state()).chain(&logits))?;
     }
     Ok(start.elapsed().as_secs_f64())
 }
@@ -44,8 +42,10 @@ pub fn text_generation(model: &Model, n_tokens: usize) -> Result<f64> {
     let start = Instant::now();
     let mut previous: Option<Array> = None;
     for _ in 0..n_tokens {
-        let hidden = model.forward(&token, &mut caches)?;
-        token = model.head(&hidden)?.argmax(-1, false)?;
+        token = kernels::fused(|| {
+            let hidden = model.forward(&token, &mut caches)?;
+            model.head(&hidden)?.argmax(-1, false)
+        })?;
         async_eval([&token])?;
         // Read as a reader would: each token, one step behind.
         if let Some(previous) = previous.replace(token.clone()) {

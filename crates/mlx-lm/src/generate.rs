@@ -279,7 +279,8 @@ impl TokenStream<'_> {
                 return Err(Error::new(ErrorKind::Cancelled, "cancelled while reading the prompt"));
             }
             let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
-            kernels::with_options(self.kernels, || self.model.forward(&tokens, self.caches))?;
+            // Without the hidden states, which nobody wants, the last layer only fills its cache.
+            self.fused(|stream| stream.model.forward(&tokens, stream.caches).map(drop))?;
             eval(self.caches.iter().flat_map(|cache| cache.state()))?;
             memory::clear_cache()?;
             self.fed.extend(chunk);
@@ -289,13 +290,17 @@ impl TokenStream<'_> {
         Ok(())
     }
 
+    /// Runs a step, whose kernels become as few nodes as can be.
+    fn fused<R>(&mut self, step: impl FnOnce(&mut Self) -> R) -> R {
+        kernels::with_options(self.kernels, || kernels::fused(|| step(self)))
+    }
+
     /// Feeds `[1, 1]` tokens and starts the one that follows.
     fn schedule(&mut self, tokens: &Array) -> mlx_core::Result<()> {
-        let logits = kernels::with_options(self.kernels, || {
-            let hidden = self.model.forward(tokens, self.caches)?;
-            self.model.head(&hidden)?.squeeze(1)
+        let next = self.fused(|stream| {
+            let hidden = stream.model.forward(tokens, stream.caches)?;
+            stream.sampler.sample(&stream.model.head(&hidden)?.squeeze(1)?)
         })?;
-        let next = self.sampler.sample(&logits)?;
         async_eval([&next])?;
         self.next = Some(next);
         Ok(())

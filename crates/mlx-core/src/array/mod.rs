@@ -9,6 +9,7 @@ mod operators;
 mod update;
 
 use std::fmt;
+use std::rc::Rc;
 
 use mlx_sys as sys;
 use smallvec::SmallVec;
@@ -44,17 +45,29 @@ pub(crate) type Sizes = SmallVec<[i32; 8]>;
 /// fn check_sync<T: Sync>() {}
 /// check_sync::<mlx_core::Array>();
 /// ```
-pub struct Array(sys::mlx_array, Live);
+pub struct Array(Handle, Live);
+
+enum Handle {
+    Node(sys::mlx_array),
+    /// The result of a kernel that has no node of its own, or none yet.
+    Recorded(Rc<ffi::Value>),
+}
 
 impl Clone for Array {
     fn clone(&self) -> Self {
-        Array(ffi::array_clone(self.0), Live::new())
+        let handle = match &self.0 {
+            Handle::Node(raw) => Handle::Node(ffi::array_clone(*raw)),
+            Handle::Recorded(value) => Handle::Recorded(value.clone()),
+        };
+        Array(handle, Live::new())
     }
 }
 
 impl Drop for Array {
     fn drop(&mut self) {
-        ffi::array_free(self.0);
+        if let Handle::Node(raw) = self.0 {
+            ffi::array_free(raw);
+        }
     }
 }
 
@@ -68,7 +81,18 @@ fn count(shape: &[i32]) -> Result<usize> {
 
 impl Array {
     pub(crate) fn from_raw(raw: sys::mlx_array) -> Self {
-        Array(raw, Live::new())
+        Array(Handle::Node(raw), Live::new())
+    }
+
+    pub(crate) fn from_recorded(value: Rc<ffi::Value>) -> Self {
+        Array(Handle::Recorded(value), Live::new())
+    }
+
+    pub(crate) fn recorded(&self) -> Option<&Rc<ffi::Value>> {
+        match &self.0 {
+            Handle::Node(_) => None,
+            Handle::Recorded(value) => Some(value),
+        }
     }
 
     /// Refuses a result that no machine can hold: MLX lets some sizes turn negative or overflow,
@@ -85,7 +109,10 @@ impl Array {
     }
 
     pub(crate) fn raw(&self) -> sys::mlx_array {
-        self.0
+        match &self.0 {
+            Handle::Node(raw) => *raw,
+            Handle::Recorded(value) => value.raw(),
+        }
     }
 
     /// Makes an array from elements in row-major order.

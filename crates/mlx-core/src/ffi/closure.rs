@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use mlx_sys as sys;
 
+use super::recording::{Noting, Switch};
 use super::{ArrayVec, IntoC, Live, check, last_error, read_vector};
 use crate::array::Array;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +50,7 @@ pub(super) fn resume(text: &str) -> Option<Error> {
 
 /// Runs the body of a callback and returns the status for C++.
 pub(super) fn run(body: impl FnOnce() -> Result<()>) -> i32 {
+    let _switch = Switch::set(Noting::Never);
     let failure = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return 0,
         Ok(Err(error)) => Failure::Error(error),

@@ -5,11 +5,14 @@ use std::ffi::CStr;
 use mlx_sys as sys;
 
 use super::closure::on_large_stack;
-use super::{ArrayVec, check, last_error, read_string};
+use super::{ArrayVec, check, is_recorded, last_error, read_string};
 use crate::array::Array;
 use crate::error::Result;
 
 pub(crate) fn array_is_tracer(array: &Array) -> bool {
+    if is_recorded(array) {
+        return false;
+    }
     // SAFETY: the handle is live.
     unsafe { sys::mlx_shim_array_is_tracer(array.raw()) }
 }

@@ -7,6 +7,7 @@ use std::ptr;
 use mlx_sys as sys;
 
 use super::closure::release;
+use super::recording::record;
 use super::{ArrayFn, ArrayVec, Closure, IntoC, check};
 use crate::array::Array;
 use crate::dtype::Dtype;
@@ -16,6 +17,7 @@ use crate::error::Result;
 pub(super) const PANICKED: &str = "kernel panicked";
 
 /// One array as a CPU kernel sees it: row contiguous, unless the kernel takes it as it lies.
+#[derive(Clone, Copy)]
 pub(crate) struct HostInput<'a> {
     /// From the lowest element to the end of the highest; none where an output has them.
     pub(crate) bytes: &'a [u8],
@@ -62,20 +64,62 @@ pub(crate) trait HostKernel: Send + Sync + 'static {
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String>;
 }
 
-/// Makes a node that runs `kernel` on the current CPU stream; `fallback` computes the same by
-/// ordinary ops and serves vmap, jvp and vjp.
+/// A [`HostKernel`] of whatever type.
+pub(super) trait HostStep: Send + Sync {
+    fn name(&self) -> &'static CStr;
+    fn takes_strided(&self, input: usize) -> bool;
+    fn appends_to(&self, output: usize) -> Option<usize>;
+    fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String>;
+}
+
+impl<K: HostKernel> HostStep for K {
+    fn name(&self) -> &'static CStr {
+        K::NAME
+    }
+
+    fn takes_strided(&self, input: usize) -> bool {
+        HostKernel::takes_strided(self, input)
+    }
+
+    fn appends_to(&self, output: usize) -> Option<usize> {
+        HostKernel::appends_to(self, output)
+    }
+
+    fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String> {
+        HostKernel::run(self, inputs, outputs)
+    }
+}
+
+/// Makes a node that runs `kernel` on the current CPU stream, or a part of one ([`recording`]);
+/// `fallback` computes the same by ordinary ops and serves vmap, jvp and vjp.
+///
+/// [`recording`]: super::recording
 pub(crate) fn host_op<K: HostKernel>(
     kernel: K,
     inputs: &[&Array],
     outputs: &[(&[i32], Dtype)],
     fallback: Box<ArrayFn>,
 ) -> Result<Vec<Array>> {
+    match record(kernel, inputs, outputs)? {
+        Ok(arrays) => Ok(arrays),
+        Err(kernel) => host_node(kernel, inputs, outputs, fallback, crate::stream::current_raw()?),
+    }
+}
+
+/// Makes a node that runs `kernel` on a CPU stream.
+pub(super) fn host_node<K: HostKernel>(
+    kernel: K,
+    inputs: &[&Array],
+    outputs: &[(&[i32], Dtype)],
+    fallback: Box<ArrayFn>,
+    stream: sys::mlx_stream,
+) -> Result<Vec<Array>> {
     let params = kernel.params();
     let strided = (0..inputs.len().min(64))
-        .fold(0, |bits, input| bits | u64::from(kernel.takes_strided(input)) << input);
+        .fold(0, |bits, input| bits | u64::from(HostKernel::takes_strided(&kernel, input)) << input);
     let mut in_place = vec![-1; outputs.len()];
     for (i, output) in outputs.iter().enumerate() {
-        let Some(input) = kernel.appends_to(i) else { continue };
+        let Some(input) = HostKernel::appends_to(&kernel, i) else { continue };
         assert_eq!((inputs[input].shape(), inputs[input].dtype()), *output, "memory of an output");
         assert_eq!(strided >> input & 1, 0, "memory of an output");
         in_place[i] = input as i32;
@@ -90,7 +134,6 @@ pub(crate) fn host_op<K: HostKernel>(
             dtype: dtype.into_c(),
         })
         .collect();
-    let stream = crate::stream::current_raw()?;
     let mut result = ArrayVec::empty();
     let payload = Box::into_raw(Box::new(kernel)).cast();
     // SAFETY: handles are live, slices outlive the call, and `run_kernel::<K>` and
@@ -161,13 +204,13 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
             _ => v.data.cast::<u8>(),
         };
         let taken_over: Vec<usize> =
-            (0..n_outputs).filter_map(|output| kernel.appends_to(output)).collect();
+            (0..n_outputs).filter_map(|output| HostKernel::appends_to(kernel, output)).collect();
         let inputs: Vec<HostInput<'_>> = std::slice::from_raw_parts(inputs, n_inputs)
             .iter()
             .enumerate()
             .map(|(i, v)| {
                 let (shape, strides) = (shape(v), strides(v));
-                let (before, after) = match kernel.takes_strided(i) && v.size > 0 {
+                let (before, after) = match HostKernel::takes_strided(kernel, i) && v.size > 0 {
                     // The view is in memory, so its span is a number of bytes.
                     true => span(shape, strides).unwrap_or_default(),
                     false if taken_over.contains(&i) => (0, 0),
@@ -187,7 +230,7 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
             .iter()
             .enumerate()
             .map(|(i, v)| {
-                let own = if kernel.appends_to(i).is_some() { 0 } else { nbytes(v) };
+                let own = if HostKernel::appends_to(kernel, i).is_some() { 0 } else { nbytes(v) };
                 HostOutput {
                     bytes: std::slice::from_raw_parts_mut(data(v), own),
                     shape: shape(v),
@@ -197,7 +240,7 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
             .collect();
         (kernel, inputs, outputs)
     };
-    let text = match catch_unwind(AssertUnwindSafe(|| kernel.run(&inputs, &mut outputs))) {
+    let text = match catch_unwind(AssertUnwindSafe(|| HostKernel::run(kernel, &inputs, &mut outputs))) {
         Ok(Ok(())) => return 0,
         Ok(Err(text)) => text,
         Err(_) => PANICKED.to_owned(),

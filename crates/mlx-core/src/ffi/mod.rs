@@ -25,6 +25,8 @@ pub(crate) mod gpu_kernel;
 mod graph;
 mod host;
 mod live;
+mod program;
+mod recording;
 mod run;
 
 use std::ffi::{CStr, c_char, c_void};
@@ -46,6 +48,7 @@ pub(crate) use export::Exporter;
 pub(crate) use graph::{array_is_tracer, graph_text};
 pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
 pub(crate) use live::{Live, live_handles};
+pub(crate) use recording::{Value, is_recorded, recording};
 pub(crate) use run::{clear_streams, default_stream, evaluate, new_stream, stream_free};
 
 /// Calls `mlx_sys::$f(&mut array, args…, stream)`.
@@ -289,6 +292,9 @@ pub(crate) fn array_free(raw: sys::mlx_array) {
 
 /// The shape, which belongs to the array's node and never changes.
 pub(crate) fn array_shape(array: &Array) -> &[i32] {
+    if let Some(value) = array.recorded() {
+        return &value.shape;
+    }
     // SAFETY: the pointer is valid for `ndim` elements while the node lives, and `array` keeps it.
     unsafe {
         match sys::mlx_array_ndim(array.raw()) {
@@ -310,22 +316,35 @@ pub(crate) fn array_strides(array: &Array) -> &[i64] {
 }
 
 pub(crate) fn array_dtype(array: &Array) -> Dtype {
+    if let Some(value) = array.recorded() {
+        return value.dtype;
+    }
     // SAFETY: the handle is live.
     Dtype::ALL[unsafe { sys::mlx_array_dtype(array.raw()) } as usize]
 }
 
 pub(crate) fn array_id(array: &Array) -> usize {
+    let raw = array.raw();
+    if raw.ctx.is_null() {
+        return 0;
+    }
     // SAFETY: the handle is live.
-    unsafe { sys::mlx_shim_array_id(array.raw()) }
+    unsafe { sys::mlx_shim_array_id(raw) }
 }
 
 pub(crate) fn array_is_available(array: &Array) -> bool {
+    if is_recorded(array) {
+        return false;
+    }
     // SAFETY: the handle is live.
     unsafe { sys::mlx_shim_array_status(array.raw()) == 2 }
 }
 
 /// Tells whether the host made the array or has waited for it, whatever the device has done since.
 pub(crate) fn array_is_settled(array: &Array) -> bool {
+    if is_recorded(array) {
+        return false;
+    }
     // SAFETY: the handle is live.
     unsafe { sys::mlx_shim_array_is_settled(array.raw()) }
 }

@@ -9,6 +9,7 @@ mod activation;
 mod attention;
 mod cached_attention;
 mod compute;
+mod elementwise;
 mod matmul;
 mod norm;
 mod quantized;
@@ -20,6 +21,7 @@ pub(crate) use attention::{AttentionOptions, attention, has_attention};
 pub(crate) use cached_attention::{
     CachedAttentionArrays, CachedAttentionParts, RopeParts, cached_attention,
 };
+pub(crate) use elementwise::{add, multiply};
 pub(crate) use matmul::{has_linear, linear};
 pub(crate) use norm::{add_rms_norm, layer_norm, rms_norm};
 pub(crate) use quantized::{GatedFallback, PackedLayer, gated_quantized_matmul, quantized_matmul};
@@ -32,7 +34,7 @@ use crate::array::Array;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::stream;
+use crate::{ffi, stream};
 
 pub(crate) use compute::Float;
 pub use compute::Isa;
@@ -92,6 +94,28 @@ pub fn with_options<R>(options: KernelOptions, f: impl FnOnce() -> R) -> R {
 /// Returns how kernels made now would compute.
 pub fn options() -> KernelOptions {
     OPTIONS.get().unwrap_or_default()
+}
+
+/// Calls `f` and makes one node of the graph of all kernels that it calls one after the other, as far as
+/// there is no op without a kernel between: on a CPU a node takes as long as a small kernel. Results
+/// that nobody holds when the node is made are not outputs, and what only they need is not computed.
+///
+/// Within functions that are being transformed it only calls `f`.
+///
+/// ```
+/// use mlx_core::kernels::fused;
+/// use mlx_core::nn::RmsNorm;
+/// use mlx_core::{Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let (norm, x) = (RmsNorm::new(8, 1e-5)?, ops::ones(&[2, 8], Dtype::Float32)?);
+/// let y = fused(|| norm.forward(&norm.forward(&x)?))?;
+/// assert!((y.sum(.., false)?.item::<f32>()? - 16.0).abs() < 1e-3);
+/// # Ok(())
+/// # }
+/// ```
+pub fn fused<R>(f: impl FnOnce() -> R) -> R {
+    ffi::recording(f)
 }
 
 /// Tells whether the current device is a CPU and kernels compute in `dtype`.

@@ -8,6 +8,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod float;
 pub(crate) mod heads;
