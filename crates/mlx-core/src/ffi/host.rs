@@ -115,8 +115,9 @@ pub(super) fn host_node<K: HostKernel>(
     stream: sys::mlx_stream,
 ) -> Result<Vec<Array>> {
     let params = kernel.params();
-    let strided = (0..inputs.len().min(64))
-        .fold(0, |bits, input| bits | u64::from(HostKernel::takes_strided(&kernel, input)) << input);
+    let strided = (0..inputs.len().min(64)).fold(0, |bits, input| {
+        bits | u64::from(HostKernel::takes_strided(&kernel, input)) << input
+    });
     let mut in_place = vec![-1; outputs.len()];
     for (i, output) in outputs.iter().enumerate() {
         let Some(input) = HostKernel::appends_to(&kernel, i) else { continue };
@@ -189,6 +190,11 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
     // data.
     let (kernel, inputs, mut outputs) = unsafe {
         let kernel = &*payload.cast::<K>();
+        // An empty C++ vector has no address.
+        let views = |views, n| match n {
+            0 => &[][..],
+            n => std::slice::from_raw_parts(views, n),
+        };
         let itemsize = |v: &sys::mlx_shim_view| Dtype::ALL[v.dtype as usize].size();
         let nbytes = |v: &sys::mlx_shim_view| v.size * itemsize(v);
         let shape = |v: &sys::mlx_shim_view| match v.ndim {
@@ -205,7 +211,7 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
         };
         let taken_over: Vec<usize> =
             (0..n_outputs).filter_map(|output| HostKernel::appends_to(kernel, output)).collect();
-        let inputs: Vec<HostInput<'_>> = std::slice::from_raw_parts(inputs, n_inputs)
+        let inputs: Vec<HostInput<'_>> = views(inputs, n_inputs)
             .iter()
             .enumerate()
             .map(|(i, v)| {
@@ -226,7 +232,7 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
                 }
             })
             .collect();
-        let outputs: Vec<HostOutput<'_>> = std::slice::from_raw_parts(outputs, n_outputs)
+        let outputs: Vec<HostOutput<'_>> = views(outputs, n_outputs)
             .iter()
             .enumerate()
             .map(|(i, v)| {
@@ -240,11 +246,12 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
             .collect();
         (kernel, inputs, outputs)
     };
-    let text = match catch_unwind(AssertUnwindSafe(|| HostKernel::run(kernel, &inputs, &mut outputs))) {
-        Ok(Ok(())) => return 0,
-        Ok(Err(text)) => text,
-        Err(_) => PANICKED.to_owned(),
-    };
+    let text =
+        match catch_unwind(AssertUnwindSafe(|| HostKernel::run(kernel, &inputs, &mut outputs))) {
+            Ok(Ok(())) => return 0,
+            Ok(Err(text)) => text,
+            Err(_) => PANICKED.to_owned(),
+        };
     let len = text.len().min(error_len.saturating_sub(1));
     // SAFETY: `error` is valid for `error_len` bytes and was zeroed, so the text stays terminated.
     unsafe { ptr::copy_nonoverlapping(text.as_ptr(), error.cast::<u8>(), len) };

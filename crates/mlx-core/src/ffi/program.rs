@@ -193,7 +193,8 @@ impl Program {
                 };
             }
             // A result that nobody ever reads has its place for the step alone.
-            let unread = (step.first..step.first + step.n_outputs).filter(|&v| last_use[v].is_none());
+            let unread =
+                (step.first..step.first + step.n_outputs).filter(|&v| last_use[v].is_none());
             for value in ends[i].iter().copied().chain(unread) {
                 if let Storage::Scratch(start) = values[value].storage {
                     scratch.give_back(start);

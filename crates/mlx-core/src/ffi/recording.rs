@@ -173,7 +173,8 @@ impl Recording {
         let known: SmallVec<[Option<Operand>; 16]> = inputs.iter().map(|x| known(x)).collect();
         let mut noted = self.noted.borrow_mut();
         let noted = noted.as_mut().expect("an open recording");
-        let is_appended_to = |i| (0..outputs.len()).any(|output| step.appends_to(output) == Some(i));
+        let is_appended_to =
+            |i| (0..outputs.len()).any(|output| step.appends_to(output) == Some(i));
         let operands = inputs.iter().zip(known).enumerate().map(|(i, (input, known))| {
             if let Some(value) = known {
                 return value;
@@ -256,3 +257,6 @@ impl Value {
         self.node.get().map_or(null_array(), |node| node.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

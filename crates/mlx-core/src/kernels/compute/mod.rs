@@ -19,6 +19,7 @@ pub(crate) mod pool;
 pub(crate) mod quantized;
 pub(crate) mod rope;
 mod rows;
+mod scratch;
 pub(crate) mod softmax;
 
 pub(crate) use float::Float;

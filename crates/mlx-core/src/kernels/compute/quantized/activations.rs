@@ -20,6 +20,9 @@ pub(crate) struct Activations {
     pub(super) groups_padded: usize,
     pub(super) group_size: usize,
     pub(super) format: Format,
+    /// Scales and sums of one row as often as weights are taken together.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) repeated: [Vec<f32>; 2],
     /// The same once more, where that is how they are read.
     #[cfg(target_arch = "x86_64")]
     pub(super) panels: Option<super::avx2::Panels>,
@@ -55,6 +58,8 @@ impl Activations {
             group_size,
             format,
             #[cfg(target_arch = "x86_64")]
+            repeated: Default::default(),
+            #[cfg(target_arch = "x86_64")]
             panels: None,
         };
         let rows: Vec<_> = x
@@ -74,8 +79,13 @@ impl Activations {
             }
         });
         #[cfg(target_arch = "x86_64")]
-        if n_rows > 1 && isa.0 == Kind::Avx2 {
-            result.panels = super::avx2::Panels::new(&result);
+        if isa.0 == Kind::Avx2 && n_rows > 0 {
+            if n_rows > 1 {
+                result.panels = super::avx2::Panels::new(&result);
+            } else {
+                let of_row = |x: &[f32]| x[..k / group_size].repeat(super::avx2::ROWS);
+                result.repeated = [of_row(&result.scales), of_row(&result.sums)];
+            }
         }
         result
     }

@@ -33,6 +33,7 @@ use std::ops::Range;
 use self::exact::Ordered;
 use super::activation::{GatedActivation, gated_part};
 use super::isa::{Isa, Kind, Level, multiversion};
+use super::scratch::Scratch;
 use super::{Float, pool};
 
 /// Weights that are unpacked together.
@@ -88,8 +89,8 @@ impl Input {
     }
 
     /// Returns the products with some rows of a weight, `[M, rows]`.
-    fn products<S: Scale>(&self, isa: Isa, w: &Rows<'_, S>, rows: Range<usize>) -> Vec<f32> {
-        let mut products = vec![0.0; self.n_rows() * rows.len()];
+    fn products<S: Scale>(&self, isa: Isa, w: &Rows<'_, S>, rows: Range<usize>) -> Scratch {
+        let mut products = Scratch::new(self.n_rows() * rows.len());
         let out = Out { data: products.as_mut_ptr(), first: rows.start, n: rows.len() };
         match (self, isa.0) {
             (Input::Exact(x), _) => exact::matmul(isa, x, w, rows, &out),
@@ -113,12 +114,14 @@ pub(crate) struct Layer<'a, S, T> {
 }
 
 impl<S: Scale, T: Float> Layer<'_, S, T> {
-    /// Returns some columns of the layer's result, `[M, rows]`.
-    fn products(&self, isa: Isa, x: &Input, rows: Range<usize>) -> Vec<T> {
-        let products = x.products(isa, &self.w, rows.clone());
-        let mut rounded = vec![T::default(); products.len()];
-        add_and_round(isa, &products, self.bias.map(|bias| &bias[rows]), &mut rounded);
-        rounded
+    /// Returns some columns of the layer's result, `[M, rows]`, but for the bias.
+    fn products(&self, isa: Isa, x: &Input, rows: Range<usize>) -> Scratch {
+        x.products(isa, &self.w, rows)
+    }
+
+    /// Adds the bias to what [`Layer::products`] returned of one row of activations, and rounds.
+    fn finish(&self, isa: Isa, products: &[f32], rows: Range<usize>, out: &mut [T]) {
+        add_and_round(isa, products, self.bias.map(|bias| &bias[rows]), out);
     }
 }
 
@@ -137,8 +140,12 @@ pub(crate) fn matmul<S: Scale, T: Float>(
         layers.iter().zip(outs).map(|(layer, out)| Columns::new(x, layer, out)).collect();
     let weights: Vec<_> = layers.iter().map(|layer| &layer.w).collect();
     for_each_part(&weights, x.n_rows(), &|i, rows| {
-        // SAFETY: `rows` are columns of this part alone, and `outs[i]` was checked.
-        unsafe { outs[i].copy(&layers[i].products(isa, x, rows.clone()), rows) };
+        let products = layers[i].products(isa, x, rows.clone());
+        for (m, products) in products.chunks_exact(rows.len()).enumerate() {
+            // SAFETY: `rows` are columns of this part alone, and `outs[i]` was checked.
+            let out = unsafe { outs[i].part(m, rows.clone()) };
+            layers[i].finish(isa, products, rows.clone(), out);
+        }
     });
 }
 
@@ -160,11 +167,23 @@ pub(crate) fn gated_matmul<S: Scale, T: Float>(
     // A part has rows of both; what it costs is that of rows twice as long.
     let twice = Rows { row_bytes: 2 * layers[0].w.row_bytes, ..layers[0].w };
     for_each_part(&[&twice], x.n_rows(), &|_, rows| {
-        let [a, b] = layers.map(|layer| layer.products(isa, x, rows.clone()));
-        let mut gated = vec![T::default(); a.len()];
-        gated_part(isa, function, &a, &b, &mut gated);
-        // SAFETY: `rows` are columns of this part alone, and `out` was checked.
-        unsafe { out.copy(&gated, rows) };
+        const AT_ONCE: usize = 64;
+        let [a, b] = layers.each_ref().map(|layer| layer.products(isa, x, rows.clone()));
+        let both = a.chunks_exact(rows.len()).zip(b.chunks_exact(rows.len()));
+        for (m, (a, b)) in both.enumerate() {
+            // SAFETY: `rows` are columns of this part alone, and `out` was checked.
+            let out = unsafe { out.part(m, rows.clone()) };
+            let chunks = a.chunks(AT_ONCE).zip(b.chunks(AT_ONCE)).zip(out.chunks_mut(AT_ONCE));
+            for (i, ((a, b), out)) in chunks.enumerate() {
+                let start = rows.start + i * AT_ONCE;
+                let rows = start..start + out.len();
+                let (mut gate, mut up) = ([T::default(); AT_ONCE], [T::default(); AT_ONCE]);
+                let (gate, up) = (&mut gate[..out.len()], &mut up[..out.len()]);
+                layers[0].finish(isa, a, rows.clone(), gate);
+                layers[1].finish(isa, b, rows, up);
+                gated_part(isa, function, gate, up, out);
+            }
+        }
     });
 }
 
@@ -245,17 +264,16 @@ impl<T: Float> Columns<T> {
         Columns { data: out.as_mut_ptr(), n }
     }
 
-    /// Copies `[M, columns]`.
+    /// Returns some columns of a row.
     ///
     /// # Safety
-    /// The matrix has so many rows and these columns, and no one else has them.
-    unsafe fn copy(&self, from: &[T], columns: Range<usize>) {
-        for (m, from) in from.chunks_exact(columns.len()).enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let to = self.data.add(m * self.n + columns.start);
-                to.copy_from_nonoverlapping(from.as_ptr(), from.len());
-            }
+    /// The matrix has the row and these columns, and no one else has them.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn part(&self, m: usize, columns: Range<usize>) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let data = self.data.add(m * self.n + columns.start);
+            std::slice::from_raw_parts_mut(data, columns.len())
         }
     }
 }

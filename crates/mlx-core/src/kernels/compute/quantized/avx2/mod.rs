@@ -10,7 +10,7 @@ use std::ops::Range;
 pub(super) use self::panels::Panels;
 
 use self::unpack::{Bits2, Bits4, Bits8, Fp4, Odd, Unpack};
-use super::{Activations, CHUNK, Format, Out, Rows, Scale};
+use super::{Activations, CHUNK, Format, Out, Rows, Scale, Scratch};
 
 /// Rows and chunks of activations that stay in the first-level cache, half of which they take, while
 /// rows of weights pass.
@@ -97,6 +97,9 @@ unsafe fn blocks<S: Scale, U: Unpack>(
     }
 }
 
+/// Rows of weights that are taken together with one row of activations.
+pub(super) const ROWS: usize = 4;
+
 /// Products with one row of activations.
 ///
 /// Its rows are short beside what precedes them, so scales and biases of four rows, which lie behind one
@@ -112,28 +115,30 @@ unsafe fn one<S: Scale, U: Unpack, const WHOLE: bool>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    const R: usize = 4;
+    const R: usize = ROWS;
     let n_groups = w.k / w.group_size;
-    let (x_scales, x_sums) = (x.scales[..n_groups].repeat(R), x.sums[..n_groups].repeat(R));
+    let [x_scales, x_sums] = &x.repeated;
     // Whole vectors may be read behind the last group; a chunk that is padded has groups there.
     let room = R * n_groups + 2 * LANES;
-    let (mut scales, mut biases) = (vec![0.0f32; room], vec![0.0f32; room]);
+    let (mut scales, mut biases) = (Scratch::new(room), Scratch::new(room));
+    // What was there before may be no number, which times zero is none either.
+    scales.fill(0.0);
     let (chunks, offset) = (0..x.k_padded / CHUNK, w.format.offset());
     let mut n = rows.start;
     while n < rows.end {
         let count = if n + R <= rows.end { R } else { 1 };
         let range = n * n_groups..(n + count) * n_groups;
         let known = &w.scales[range.clone()];
-        for ((out, scale), x) in scales.iter_mut().zip(known).zip(&x_scales) {
+        for ((out, scale), x) in scales.iter_mut().zip(known).zip(x_scales) {
             *out = scale.to_f32() * x;
         }
         if w.biases.is_empty() {
-            for ((out, scale), x) in biases.iter_mut().zip(known).zip(&x_sums) {
+            for ((out, scale), x) in biases.iter_mut().zip(known).zip(x_sums) {
                 *out = offset * scale.to_f32() * x;
             }
         } else {
             let parts = known.iter().zip(&w.biases[range]);
-            for ((out, (scale, bias)), x) in biases.iter_mut().zip(parts).zip(&x_sums) {
+            for ((out, (scale, bias)), x) in biases.iter_mut().zip(parts).zip(x_sums) {
                 *out = (bias.to_f32() + offset * scale.to_f32()) * x;
             }
         }
