@@ -209,7 +209,8 @@ fn missing_and_broken_files_say_what_to_do() {
         assert!(!error.hints().is_empty(), "{error}");
     };
     check(&[("config.json", "{}")], ErrorKind::NotFound, "tokenizer.json");
-    check(&[("tokenizer.model", "x")], ErrorKind::Unsupported, "tokenizer.model");
+    check(&[("tokenizer.model", "x")], ErrorKind::Format, "tokenizer.model");
+    check(&[("vocab.json", "{}")], ErrorKind::Unsupported, "vocab.json");
     check(&[("qwen.tiktoken", "x")], ErrorKind::Unsupported, "qwen.tiktoken");
     check(&[("tekken.json", "{}")], ErrorKind::Unsupported, "tekken.json");
     check(&[("tokenizer.json", "{\n \"version\": ]")], ErrorKind::Format, "line 2, column 13");
