@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
 use crate::thinking::Thinking;
 
+mod ending;
 mod merges;
 mod repair;
 pub(crate) mod sentence_piece;
@@ -99,6 +100,7 @@ impl Tokenizer {
             && (!matches!(inner.get_model(), ModelWrapper::BPE(_)) || forces_clean_up(&config));
         let declared = options.eos_token_ids.filter(|ids| !ids.is_empty());
         let declared = declared.unwrap_or_else(|| config_eos_token_ids(files));
+        let ends_declared = !declared.is_empty();
         let mut eos_token_ids = declared;
         let eos = special.named.get("eos_token").and_then(Value::as_str);
         eos_token_ids.extend(eos.and_then(|token| inner.token_to_id(token)));
@@ -128,6 +130,9 @@ impl Tokenizer {
             let thinks = tokenizer.thinking.is_some();
             template.with_special_tokens(tokenizer.special_tokens.clone()).with_thinking(thinks)
         });
+        if !ends_declared {
+            ending::complete(&mut tokenizer);
+        }
         Ok(tokenizer)
     }
 
