@@ -130,6 +130,9 @@ impl Tokenizer {
             let thinks = tokenizer.thinking.is_some();
             template.with_special_tokens(tokenizer.special_tokens.clone()).with_thinking(thinks)
         });
+        if repaired {
+            tokenizer.notes.push(repair::NOTE.to_owned());
+        }
         if !ends_declared {
             ending::complete(&mut tokenizer);
         }
