@@ -29,11 +29,16 @@ use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::tokenizer::sentence_piece::SentencePiece;
 
 /// What encoding and decoding need: the `tokenizers` tokenizer and what follows from its decoder.
 pub(crate) struct Vocabulary {
     inner: tokenizers::Tokenizer,
     kind: Kind,
+    /// Encodes instead of `inner`.
+    encoder: Option<SentencePiece>,
+    /// The ids before and after a text, besides those that `inner` adds.
+    around: [Vec<u32>; 2],
     clean_up: bool,
     /// Whether line breaks are spelled `<n>`.
     spelled_newline: bool,
@@ -60,7 +65,17 @@ impl Vocabulary {
             false => Kind::of(&decoder.unwrap_or(Value::Null)),
         };
         let byte_of_char = byte_level_alphabet();
-        Vocabulary { inner, kind, clean_up, spelled_newline, byte_of_char }
+        let (encoder, around) = (None, [Vec::new(), Vec::new()]);
+        Vocabulary { inner, kind, encoder, around, clean_up, spelled_newline, byte_of_char }
+    }
+
+    /// Lets an encoder of our own do the work, and puts ids around what it yields.
+    pub(crate) fn with_encoder(
+        self,
+        encoder: Option<SentencePiece>,
+        around: [Vec<u32>; 2],
+    ) -> Self {
+        Vocabulary { encoder, around, ..self }
     }
 
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
@@ -80,8 +95,19 @@ impl Vocabulary {
     pub(crate) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let spelled = self.spelled_newline.then(|| text.replace('\n', NEWLINE));
         let text = spelled.as_deref().unwrap_or(text);
-        let encoding = guarded("encode", || self.inner.encode_fast(text, add_special_tokens))?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = guarded("encode", || match &self.encoder {
+            Some(encoder) => encoder.encode(&self.inner, text),
+            None => {
+                let encoding = self.inner.encode_fast(text, add_special_tokens)?;
+                Ok(encoding.get_ids().to_vec())
+            }
+        })?;
+        if add_special_tokens {
+            let [before, after] = &self.around;
+            ids.splice(0..0, before.iter().copied());
+            ids.extend_from_slice(after);
+        }
+        Ok(ids)
     }
 
     /// Returns the text that the decoder sees for a token.
@@ -142,22 +168,24 @@ impl Kind {
     }
 }
 
-/// Inverts the table of the `tokenizers` crate by asking it how it spells every byte.
+/// Returns the characters in which a byte-level vocabulary is written, by byte: printable Latin-1
+/// stands for itself, and the rest follow from U+0100 on in their order.
+pub(crate) fn byte_level_spelling() -> [char; 256] {
+    let mut next = '\u{100}'..;
+    std::array::from_fn(|byte| {
+        let byte = byte as u8;
+        match byte {
+            b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte),
+            _ => next.next().unwrap_or_default(),
+        }
+    })
+}
+
+/// Inverts the spelling.
 fn byte_level_alphabet() -> Vec<Option<u8>> {
     let mut table = vec![None; 0x144];
-    // Bytes that are printable Latin-1 stand for themselves, the rest follow from U+0100 on in
-    // their order.
-    let mut next = 0x100;
-    for byte in 0..=255_u8 {
-        let printable = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-        let at = match printable {
-            true => usize::from(byte),
-            false => {
-                next += 1;
-                next - 1
-            }
-        };
-        table[at] = Some(byte);
+    for (byte, c) in (0..=255).zip(byte_level_spelling()) {
+        table[c as usize] = Some(byte);
     }
     debug_assert_eq!(table.iter().flatten().count(), ByteLevel::alphabet().len());
     table

@@ -48,7 +48,8 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded> {
         files,
         TokenizerOptions { eos_token_ids: Some(eos_token_ids), ..TokenizerOptions::default() },
     )?;
-    let (model, notes) = Model::load_with(files, config, options)?;
+    let (model, mut notes) = Model::load_with(files, config, options)?;
+    notes.extend_from_slice(tokenizer.notes());
     Ok(Loaded { model, tokenizer, notes })
 }
 

@@ -1,17 +1,17 @@
 //! Text to tokens and back, as the model's own files say.
 //!
-//! The work is done by the `tokenizers` crate from `tokenizer.json`. This module adds what the
-//! files beside it decide: which tokens end a generation, which are special, which chat template
-//! and thinking markers belong to the model, and which streaming [`Detokenizer`] fits. Follows
-//! mlx-lm over transformers: special tokens are added to a prompt only by the post-processor of
-//! `tokenizer.json` (`add_bos_token` beside it is ignored), and decoding keeps special tokens
-//! unless asked to skip them.
+//! The work is done by the `tokenizers` crate from `tokenizer.json`, or from a SentencePiece model
+//! or a rank file of tiktoken, which are turned into such a tokenizer in memory. This module adds
+//! what the files beside it decide: which tokens end a generation, which are special, which chat
+//! template and thinking markers belong to the model, and which streaming [`Detokenizer`] fits.
+//! Follows mlx-lm over transformers: special tokens are added to a prompt only by the
+//! post-processor of `tokenizer.json` (`add_bos_token` beside it is ignored), and decoding keeps
+//! special tokens unless asked to skip them.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, ModelWrapper};
 
@@ -21,7 +21,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
 use crate::thinking::Thinking;
 
+mod ending;
+mod merges;
 mod repair;
+pub(crate) mod sentence_piece;
+mod source;
+mod tiktoken;
+
+use self::source::{Around, Source};
 
 /// The named special tokens of transformers, in its order.
 const SPECIAL_NAMES: [&str; 7] =
@@ -38,13 +45,14 @@ pub struct Tokenizer {
     thinking: Option<Thinking>,
     config: Map<String, Value>,
     repaired: bool,
+    notes: Vec<String>,
 }
 
 /// What the caller of [`Tokenizer::load_with`] decides instead of the model's files.
 #[derive(Clone, Debug, Default)]
 pub struct TokenizerOptions {
-    /// The end-of-sequence ids, instead of those in `generation_config.json` or `config.json`.
-    /// The tokenizer's own end token is always among them.
+    /// The end-of-sequence ids, instead of those in `generation_config.json` or `config.json`; an
+    /// empty set is as good as none. The tokenizer's own end token is always among them.
     pub eos_token_ids: Option<BTreeSet<u32>>,
     /// The source of a chat template that replaces the model's.
     pub chat_template: Option<String>,
@@ -57,7 +65,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] without any tokenizer file, [`ErrorKind::Unsupported`] when there
-    /// are only files of another tokenizer format, [`ErrorKind::Format`] for broken files.
+    /// are only files of another tokenizer format, or one of tiktoken's whose family is unknown,
+    /// [`ErrorKind::Format`] for broken files.
     pub fn load(files: &ModelFiles) -> Result<Self> {
         Self::load_with(files, TokenizerOptions::default())
     }
@@ -67,10 +76,12 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::load`].
     pub fn load_with(files: &ModelFiles, options: TokenizerOptions) -> Result<Self> {
-        let mut inner = read_tokenizer(files)?;
         let config = read_object(files, "tokenizer_config.json")?;
-        let special = SpecialTokens::collect(files, &config)?;
-        guarded("added tokens", || add_tokens(&mut inner, files, &config, &special))
+        let mut special = SpecialTokens::collect(files, &config)?;
+        let numbered = numbered_tokens(files, &config, &special);
+        let Source { mut inner, encoder, named, around } = source::read(files, &config, &numbered)?;
+        special.complete(named, &config);
+        guarded("added tokens", || add_tokens(&mut inner, numbered, &special))
             .map_err(|e| Error::format(files.describe("tokenizer_config.json"), e))?;
         let repaired = !options.keep_pre_tokenizer
             && repair::pre_tokenizer(&mut inner, files.read_json("config.json").ok().flatten());
@@ -87,16 +98,18 @@ impl Tokenizer {
             .collect();
         let clean_up = flag(&config, "clean_up_tokenization_spaces")
             && (!matches!(inner.get_model(), ModelWrapper::BPE(_)) || forces_clean_up(&config));
-        let mut eos_token_ids = match options.eos_token_ids {
-            Some(ids) => ids,
-            None => config_eos_token_ids(files),
-        };
+        let declared = options.eos_token_ids.filter(|ids| !ids.is_empty());
+        let declared = declared.unwrap_or_else(|| config_eos_token_ids(files));
+        let ends_declared = !declared.is_empty();
+        let mut eos_token_ids = declared;
         let eos = special.named.get("eos_token").and_then(Value::as_str);
         eos_token_ids.extend(eos.and_then(|token| inner.token_to_id(token)));
+        let around = around_ids(&inner, &around, &special, &config);
 
         let spelled_newline =
             config.get("tokenizer_class").is_some_and(|class| class == "NewlineTokenizer");
-        let vocabulary = Arc::new(Vocabulary::new(inner, clean_up, spelled_newline));
+        let vocabulary = Vocabulary::new(inner, clean_up, spelled_newline);
+        let vocabulary = Arc::new(vocabulary.with_encoder(encoder, around));
         let chat_template = match options.chat_template {
             Some(source) => Some(ChatTemplate::new(source)),
             None => ChatTemplate::from_files(files, &config)?,
@@ -110,12 +123,19 @@ impl Tokenizer {
             thinking: None,
             config,
             repaired,
+            notes: Vec::new(),
         };
         tokenizer.thinking = Thinking::detect(&tokenizer, chat_template.as_ref());
         tokenizer.chat_template = chat_template.map(|template| {
             let thinks = tokenizer.thinking.is_some();
             template.with_special_tokens(tokenizer.special_tokens.clone()).with_thinking(thinks)
         });
+        if repaired {
+            tokenizer.notes.push(repair::NOTE.to_owned());
+        }
+        if !ends_declared {
+            ending::complete(&mut tokenizer);
+        }
         Ok(tokenizer)
     }
 
@@ -223,110 +243,16 @@ impl Tokenizer {
     pub fn repaired(&self) -> bool {
         self.repaired
     }
+
+    /// Returns what the user should know: what was mended, and what the files left open.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
 }
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokenizer({} tokens)", self.vocab_size())
-    }
-}
-
-fn read_tokenizer(files: &ModelFiles) -> Result<tokenizers::Tokenizer> {
-    let Some(bytes) = files.read("tokenizer.json")? else { return Err(no_tokenizer(files)) };
-    // Parsed twice, because the crate's own reader names no line and panics at some of this.
-    serde_json::from_slice::<AnyJson>(&bytes)
-        .map_err(|e| crate::files::json_error(files.describe("tokenizer.json"), &e))?;
-    let file = files.describe("tokenizer.json");
-    guarded("load", || tokenizers::Tokenizer::from_bytes(&bytes))
-        .and_then(|inner| {
-            // Some contradictions only show when a text is encoded.
-            guarded("encode", || inner.encode_fast("", true)).map(|_| inner)
-        })
-        .map_err(|e| {
-            Error::format(file, e).with_hint("the file may be damaged, or newer than this program")
-        })
-}
-
-/// Reads any JSON and keeps none of it. Unlike serde's `IgnoredAny` it looks into texts.
-struct AnyJson;
-
-impl<'de> Deserialize<'de> for AnyJson {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyJson)
-    }
-}
-
-impl<'de> Visitor<'de> for AnyJson {
-    type Value = AnyJson;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<AnyJson, E> {
-        Ok(AnyJson)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<AnyJson, E> {
-        Ok(AnyJson)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<AnyJson, E> {
-        Ok(AnyJson)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<AnyJson, E> {
-        Ok(AnyJson)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<AnyJson, E> {
-        Ok(AnyJson)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<AnyJson, E> {
-        Ok(AnyJson)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<AnyJson, A::Error> {
-        while items.next_element::<AnyJson>()?.is_some() {}
-        Ok(AnyJson)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<AnyJson, A::Error> {
-        while entries.next_entry::<AnyJson, AnyJson>()?.is_some() {}
-        Ok(AnyJson)
-    }
-}
-
-fn no_tokenizer(files: &ModelFiles) -> Error {
-    const OTHER_FORMATS: [&str; 6] = [
-        "tokenizer.model",
-        "tekken.json",
-        "tiktoken.model",
-        "spiece.model",
-        "vocab.json",
-        "vocab.txt",
-    ];
-    let names = files.list();
-    let other = names.iter().find(|name| {
-        OTHER_FORMATS.contains(&name.as_str())
-            || name.ends_with(".tiktoken")
-            || name.starts_with("tokenizer.model.")
-    });
-    match other {
-        Some(name) => Error::new(
-            ErrorKind::Unsupported,
-            format!("{}: no tokenizer.json, and {name} is in a format not read here", files),
-        )
-        .with_hint(
-            "write tokenizer.json once with transformers: \
-             AutoTokenizer.from_pretrained(dir).save_pretrained(dir)",
-        ),
-        None => Error::new(
-            ErrorKind::NotFound,
-            format!("{}: not found", files.describe("tokenizer.json")),
-        )
-        .with_hint("the download may be incomplete; fetch the model again"),
     }
 }
 
@@ -402,6 +328,16 @@ impl SpecialTokens {
         }
         Ok(tokens)
     }
+
+    /// Takes those of the tokenizer's file that no other file speaks of; a null speaks.
+    fn complete(&mut self, named: Vec<(&'static str, String)>, config: &Map<String, Value>) {
+        for (name, token) in named {
+            if !config.contains_key(name) && !self.named.contains_key(name) {
+                self.all.push(AddedToken::from(token.as_str(), true));
+                self.named.insert(name.to_owned(), Value::String(token));
+            }
+        }
+    }
 }
 
 /// Reads a token given as its text, or as an object with `content` and flags.
@@ -424,13 +360,35 @@ fn added_token(value: &Value) -> Option<AddedToken> {
     Some(token)
 }
 
-/// Adds the tokens that `tokenizer.json` lacks, each with the next free id, as transformers does.
-fn add_tokens(
-    inner: &mut tokenizers::Tokenizer,
+/// Returns the ids that stand before and after a text.
+fn around_ids(
+    inner: &tokenizers::Tokenizer,
+    around: &Around,
+    special: &SpecialTokens,
+    config: &Map<String, Value>,
+) -> [Vec<u32>; 2] {
+    let named = |name: &str, flag: &str, default: bool| {
+        let wanted = config.get(flag).and_then(Value::as_bool).unwrap_or(default);
+        let token = special.named.get(name).filter(|_| wanted);
+        token.and_then(|token| inner.token_to_id(token.as_str()?)).into_iter().collect()
+    };
+    match around {
+        Around::Processed => [Vec::new(), Vec::new()],
+        Around::Before(tokens) => {
+            [tokens.iter().filter_map(|token| inner.token_to_id(token)).collect(), Vec::new()]
+        }
+        Around::BosEos { bos, eos } => {
+            [named("bos_token", "add_bos_token", *bos), named("eos_token", "add_eos_token", *eos)]
+        }
+    }
+}
+
+/// Returns the tokens that the files beside the tokenizer have ids for, in the ids' order.
+fn numbered_tokens(
     files: &ModelFiles,
     config: &Map<String, Value>,
     special: &SpecialTokens,
-) -> tokenizers::Result<()> {
+) -> Vec<(u32, AddedToken)> {
     let mut numbered = Vec::new();
     if let Some(Value::Object(decoder)) = config.get("added_tokens_decoder") {
         for (id, token) in decoder {
@@ -445,6 +403,15 @@ fn add_tokens(
         }
     }
     numbered.sort_by_key(|(id, _)| *id);
+    numbered
+}
+
+/// Adds the tokens that the tokenizer lacks, each with the next free id, as transformers does.
+fn add_tokens(
+    inner: &mut tokenizers::Tokenizer,
+    numbered: Vec<(u32, AddedToken)>,
+    special: &SpecialTokens,
+) -> tokenizers::Result<()> {
     let known: BTreeSet<String> =
         inner.get_added_tokens_decoder().into_iter().map(|(_, token)| token.content).collect();
     let mut seen = known;

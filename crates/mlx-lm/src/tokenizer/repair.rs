@@ -2,8 +2,9 @@
 //!
 //! Some releases of transformers wrote Mistral's tokenizers with the rule of Llama 3, which joins
 //! digits in threes and ignores case boundaries; the model then reads tokens it never saw in
-//! training. A tokenizer counts as affected when its configuration names a Mistral model and one
-//! of those releases, and its vocabulary is Mistral's large one.
+//! training. A tokenizer counts as affected when its vocabulary is Mistral's large one, and its
+//! configuration names a Mistral model and one of those releases, or an older or no release beside
+//! that very rule.
 
 use serde_json::Value;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -12,12 +13,18 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
+use super::tiktoken::CL100K;
+
 /// Mistral's own rule: letters split where the case rises, digits one by one.
 const PATTERN: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
+
+/// What the user is told.
+pub(super) const NOTE: &str = "tokenizer.json: splits text by the rule of another model, as some \
+                               releases of transformers wrote it for Mistral's; mended in memory";
 
 /// The releases of transformers that wrote the wrong rule, both included.
 const AFFECTED: ((u32, u32, u32), (u32, u32, u32)) = ((4, 39, 0), (4, 57, 2));
@@ -28,7 +35,8 @@ const MIN_VOCAB_SIZE: usize = 100_000;
 /// Replaces the rule if the tokenizer is affected; returns whether it did.
 pub(super) fn pre_tokenizer(tokenizer: &mut Tokenizer, config: Option<Value>) -> bool {
     let Some(config) = config else { return false };
-    if !is_affected(&config)
+    let wrong = tokenizer.get_pre_tokenizer().and_then(first_rule).is_some_and(|r| r == CL100K);
+    if !is_affected(&config, wrong)
         || tokenizer.get_vocab_size(true) <= MIN_VOCAB_SIZE
         || tokenizer.token_to_id("[INST]").is_none()
     {
@@ -64,15 +72,33 @@ fn mend(current: PreTokenizerWrapper, split: PreTokenizerWrapper) -> PreTokenize
     Sequence::new(vec![split, rest]).into()
 }
 
+/// Returns the rule that splits first.
+fn first_rule(pre_tokenizer: &PreTokenizerWrapper) -> Option<&str> {
+    let first = match pre_tokenizer {
+        PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref().first()?,
+        other => other,
+    };
+    match first {
+        PreTokenizerWrapper::Split(Split { pattern: SplitPattern::Regex(rule), .. }) => Some(rule),
+        _ => None,
+    }
+}
+
 /// `model_type` also allows llama, as which Mistral models are often converted: the vocabulary
-/// tells them from Llama 3.
-fn is_affected(config: &Value) -> bool {
-    const MODEL_TYPES: [&str; 6] =
-        ["mistral", "mistral3", "ministral", "pixtral", "voxtral", "llama"];
+/// tells them from Llama 3, whose rule the wrong one is.
+fn is_affected(config: &Value, wrong_rule: bool) -> bool {
+    const MODEL_TYPES: [&str; 5] = ["mistral", "mistral3", "ministral", "pixtral", "voxtral"];
     let model_type = config["model_type"].as_str().unwrap_or_default();
-    let version = config["transformers_version"].as_str().and_then(release);
-    MODEL_TYPES.contains(&model_type)
-        && version.is_some_and(|version| AFFECTED.0 <= version && version <= AFFECTED.1)
+    let mistral = MODEL_TYPES.contains(&model_type);
+    if !mistral && model_type != "llama" {
+        return false;
+    }
+    match config["transformers_version"].as_str().and_then(release) {
+        Some(version) if AFFECTED.0 <= version && version <= AFFECTED.1 => true,
+        // Newer ones wrote the rule right, or kept it on purpose.
+        Some(version) if version > AFFECTED.1 => false,
+        _ => mistral && wrong_rule,
+    }
 }
 
 /// Reads the first three numbers of a version such as `4.51.0.dev0`.
@@ -84,8 +110,6 @@ fn release(version: &str) -> Option<(u32, u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const WRONG: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+";
 
     /// A tokenizer with a vocabulary as large as Mistral's, whose tokens do not matter here.
     fn tokenizer(pre_tokenizer: Value, control: &str) -> Tokenizer {
@@ -114,7 +138,7 @@ mod tests {
     #[test]
     fn the_wrong_rule_is_replaced_and_nothing_else() {
         let wrong = serde_json::json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": WRONG}, "behavior": "Isolated", "invert": false},
+            {"type": "Split", "pattern": {"Regex": CL100K}, "behavior": "Isolated", "invert": false},
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
                 "use_regex": false},
         ]});
@@ -129,6 +153,13 @@ mod tests {
         assert!(pre_tokenizer(&mut mistral, config("mistral3")));
         assert_eq!(pieces(&mistral, text), mended);
         assert!(!pre_tokenizer(&mut mistral, config("mistral3")), "a second time");
+
+        let mut unversioned = tokenizer(wrong.clone(), "[INST]");
+        let config_of = |kind: &str| Some(serde_json::json!({"model_type": kind}));
+        assert!(!pre_tokenizer(&mut unversioned, config_of("llama")));
+        assert!(pre_tokenizer(&mut unversioned, config_of("mistral")));
+        assert_eq!(pieces(&unversioned, text), mended);
+        assert!(!pre_tokenizer(&mut unversioned, config_of("mistral")), "a second time");
 
         let mut llama = tokenizer(wrong, "<|begin_of_text|>");
         assert!(!pre_tokenizer(&mut llama, config("llama")));
@@ -155,7 +186,12 @@ mod tests {
         ] {
             let config =
                 serde_json::json!({"model_type": model_type, "transformers_version": version});
-            assert_eq!(is_affected(&config), affected, "{model_type} {version}");
+            assert_eq!(is_affected(&config, false), affected, "{model_type} {version}");
+        }
+        for (version, affected) in [("4.38.9", true), ("4.57.3", false), ("5.0.0", false)] {
+            let config =
+                serde_json::json!({"model_type": "mistral", "transformers_version": version});
+            assert_eq!(is_affected(&config, true), affected, "{version}");
         }
     }
 }

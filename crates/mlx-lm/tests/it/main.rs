@@ -6,4 +6,5 @@ mod files;
 mod sampling;
 mod streams;
 mod templates;
+mod tokenizer_models;
 mod tokenizers;

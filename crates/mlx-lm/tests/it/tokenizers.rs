@@ -169,6 +169,55 @@ fn end_tokens_come_from_the_caller_and_from_both_configurations() {
 }
 
 #[test]
+fn end_tokens_that_no_file_names_are_worked_out() {
+    let read = |kind: &str, config: Value, model: Value, options: TokenizerOptions| {
+        let dir = tempfile::tempdir().unwrap();
+        copy(kind, dir.path());
+        fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        fs::write(dir.path().join("config.json"), model.to_string()).unwrap();
+        let files = ModelFiles::directory(dir.path()).unwrap();
+        let tokenizer = Tokenizer::load_with(&files, options).unwrap();
+        let ends = tokenizer.eos_token_ids().iter().map(|id| tokenizer.id_to_token(*id).unwrap());
+        (ends.collect::<Vec<_>>(), tokenizer.notes().join("; "))
+    };
+    let none = TokenizerOptions::default;
+    let turns = |end: &str| {
+        format!(
+            "{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{{{ m.content }}}}{end}\n\
+             {{% endfor %}}"
+        )
+    };
+    let chat = json!({"chat_template": turns("<|im_end|>"), "eos_token": "<|endoftext|>"});
+
+    // What the template writes behind an answer, beside the tokenizer's own.
+    let null = json!({"eos_token_id": null});
+    let (ends, note) = read("qwen", chat.clone(), null.clone(), none());
+    assert_eq!(ends, ["<|endoftext|>", "<|im_end|>"]);
+    assert!(note.contains("<|im_end|>") && note.contains("chat template"), "{note}");
+    let empty = TokenizerOptions { eos_token_ids: Some([].into()), ..none() };
+    assert_eq!(read("qwen", chat.clone(), json!({}), empty).0, ends);
+
+    // Nothing is added to what the configuration says, or to what is already there.
+    let said = read("qwen", chat.clone(), json!({"eos_token_id": 420}), none());
+    assert_eq!(said, (vec!["<|endoftext|>".to_owned()], String::new()));
+    let own = json!({"chat_template": turns("<|im_end|>"), "eos_token": "<|im_end|>"});
+    assert_eq!(
+        read("qwen", own, json!({}), none()),
+        (vec!["<|im_end|>".to_owned()], String::new())
+    );
+
+    // A template that fails or writes no token there leaves it to the tokens by their names.
+    for template in [turns(""), "{{ raise_exception('no') }}".to_owned(), "{% broken".to_owned()] {
+        let (ends, note) = read("qwen", json!({"chat_template": template}), null.clone(), none());
+        assert_eq!(ends, ["<|im_end|>"]);
+        assert!(note.contains("known as such"), "{note}");
+    }
+    let (ends, note) = read("wordpiece", json!({}), null, none());
+    assert_eq!(ends, [""; 0]);
+    assert!(note.contains("limit of tokens"), "{note}");
+}
+
+#[test]
 fn end_tokens_can_be_added_by_number_and_by_text() {
     let mut tokenizer = load("qwen");
     let end = tokenizer.token_to_id("<|endoftext|>").unwrap();
@@ -209,7 +258,8 @@ fn missing_and_broken_files_say_what_to_do() {
         assert!(!error.hints().is_empty(), "{error}");
     };
     check(&[("config.json", "{}")], ErrorKind::NotFound, "tokenizer.json");
-    check(&[("tokenizer.model", "x")], ErrorKind::Unsupported, "tokenizer.model");
+    check(&[("tokenizer.model", "x")], ErrorKind::Format, "tokenizer.model");
+    check(&[("vocab.json", "{}")], ErrorKind::Unsupported, "vocab.json");
     check(&[("qwen.tiktoken", "x")], ErrorKind::Unsupported, "qwen.tiktoken");
     check(&[("tekken.json", "{}")], ErrorKind::Unsupported, "tekken.json");
     check(&[("tokenizer.json", "{\n \"version\": ]")], ErrorKind::Format, "line 2, column 13");
