@@ -1,4 +1,4 @@
-//! `cargo xtask bench cpu`: our speed on a CPU beside llama.cpp's, in the same minutes.
+//! `cargo xtask bench cpu`: our speed on a CPU beside llama.cpp's and mlx-lm's, in the same minutes.
 //!
 //! A machine's speed changes from one minute to the next, so the programs take turns, each with each
 //! number of threads, and medians over the rounds are compared. Both sides have random weights of
@@ -17,43 +17,77 @@ use crate::shell;
 /// The shape of a Qwen2 model, and what its weights are.
 struct Model {
     name: &'static str,
-    /// Hidden size, feed-forward size, query heads, key heads, layers, vocabulary.
-    shape: [u32; 6],
-    /// Bits of affine weights in groups of 64; absent for bfloat16.
-    bits: Option<u32>,
+    shape: Shape,
+    weights: Weights,
     /// Where the peer's model is.
-    gguf: &'static str,
+    gguf: Option<&'static str>,
+    /// Tokens of the prompt, and generated behind it.
+    work: &'static [[u32; 2]],
 }
 
-const MODELS: [Model; 4] = [
+/// Hidden size, feed-forward size, query heads, key heads, layers, vocabulary.
+type Shape = [u32; 6];
+
+#[derive(Clone, Copy)]
+enum Weights {
+    Bfloat16,
+    /// Bits, in groups of 64.
+    Affine(u32),
+    Mode(&'static str),
+}
+
+const HALF_B: Shape = [896, 4864, 14, 2, 24, 151_936];
+const USUAL: &[[u32; 2]] = &[[128, 64], [512, 64]];
+
+const MODELS: [Model; 5] = [
     Model {
         name: "0.5B 4-bit",
-        shape: [896, 4864, 14, 2, 24, 151_936],
-        bits: Some(4),
-        gguf: "q4_0-qwen05.gguf",
+        shape: HALF_B,
+        weights: Weights::Affine(4),
+        gguf: Some("q4_0-qwen05.gguf"),
+        work: USUAL,
     },
     Model {
         name: "0.5B bf16",
-        shape: [896, 4864, 14, 2, 24, 151_936],
-        bits: None,
-        gguf: "bf16-qwen05.gguf",
+        shape: HALF_B,
+        weights: Weights::Bfloat16,
+        gguf: Some("bf16-qwen05.gguf"),
+        work: USUAL,
     },
     Model {
         name: "1.5B 4-bit",
         shape: [1536, 8960, 12, 2, 28, 151_936],
-        bits: Some(4),
-        gguf: "q4_0-1536-8960-12-2-28-151936.gguf",
+        weights: Weights::Affine(4),
+        gguf: Some("q4_0-1536-8960-12-2-28-151936.gguf"),
+        work: &[[128, 64]],
     },
     Model {
         name: "3B 4-bit",
         shape: [2048, 11_008, 16, 2, 36, 151_936],
-        bits: Some(4),
-        gguf: "q4_0-2048-11008-16-2-36-151936.gguf",
+        weights: Weights::Affine(4),
+        gguf: Some("q4_0-2048-11008-16-2-36-151936.gguf"),
+        work: &[[128, 64]],
+    },
+    Model {
+        name: "0.5B 4-bit, context of 8k",
+        shape: HALF_B,
+        weights: Weights::Affine(4),
+        gguf: Some("q4_0-qwen05.gguf"),
+        work: &[[8192, 64]],
     },
 ];
 
-const N_PROMPT: u32 = 128;
-const N_GENERATE: u32 = 64;
+/// What is measured beside 4 bits for what a byte of weights takes.
+const MODES: [(&str, Weights); 8] = [
+    ("2-bit", Weights::Affine(2)),
+    ("3-bit", Weights::Affine(3)),
+    ("5-bit", Weights::Affine(5)),
+    ("6-bit", Weights::Affine(6)),
+    ("8-bit", Weights::Affine(8)),
+    ("mxfp4", Weights::Mode("mxfp4")),
+    ("nvfp4", Weights::Mode("nvfp4")),
+    ("mxfp8", Weights::Mode("mxfp8")),
+];
 
 /// Tokens per second of one test, by number of threads, a number for each round.
 type Speeds = BTreeMap<u32, Vec<f64>>;
@@ -73,67 +107,172 @@ fn cpu(flags: &Bench) -> Result<ExitCode> {
     let target = shell::target_dir()?;
     let (mlxk, configs) = (target.join("release/mlxk"), target.join("bench"));
     std::fs::create_dir_all(&configs)?;
-    println!("| model | test | mlxk | threads | llama.cpp | threads | ratio |");
-    println!("|---|---|---|---|---|---|---|");
-    for model in &MODELS {
-        if flags.filter.as_ref().is_some_and(|filter| !model.name.contains(filter.as_str())) {
-            continue;
+    let bench = Runs { mlxk, configs, flags };
+    if flags.modes { bench.modes() } else { bench.peers() }
+}
+
+/// The programs and where their models lie.
+struct Runs<'a> {
+    mlxk: PathBuf,
+    configs: PathBuf,
+    flags: &'a Bench,
+}
+
+impl Runs<'_> {
+    /// Prints our speeds beside the peers'.
+    fn peers(&self) -> Result<ExitCode> {
+        let flags = self.flags;
+        println!("| model | test | mlxk | threads | peer | speed | threads | ratio |");
+        println!("|---|---|---|---|---|---|---|---|");
+        for model in &MODELS {
+            if flags.filter.as_ref().is_some_and(|filter| !model.name.contains(filter.as_str())) {
+                continue;
+            }
+            let config = self.write_config(model.name, model.shape, model.weights)?;
+            for &work in model.work {
+                self.beside_llama(model, &config, work)?;
+            }
+            if let Some(python) = &flags.mlx_lm {
+                self.beside_mlx_lm(model, &config, python)?;
+            }
         }
-        let config = configs.join(format!("{}.json", model.name.replace(' ', "-")));
-        std::fs::write(&config, model.config().to_string())?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn beside_llama(&self, model: &Model, config: &Path, work: [u32; 2]) -> Result<()> {
+        let flags = self.flags;
         let peer = flags.peer_models(model)?;
         let (mut ours, mut theirs) =
             ([Speeds::new(), Speeds::new()], [Speeds::new(), Speeds::new()]);
         for round in 0..flags.rounds {
             for &threads in &flags.threads {
                 shell::step(&format!("{}, round {}, {threads} threads", model.name, round + 1));
-                add(&mut ours, threads, measure_ours(&mlxk, &config, threads)?);
+                let found = measure_ours(&self.mlxk, config, threads, work)?;
+                add(&mut ours, threads, [found.prompt, found.generate]);
                 if let Some((bench, gguf)) = &peer {
-                    add(&mut theirs, threads, measure_peer(bench, gguf, threads)?);
+                    add(&mut theirs, threads, measure_llama(bench, gguf, threads, work)?);
                 }
             }
         }
-        let tests = [format!("pp{N_PROMPT}"), format!("tg{N_GENERATE}")];
+        let [prompt, generate] = work;
+        let tests = [format!("pp{prompt}"), format!("tg{generate} @ d{prompt}")];
         for ((test, ours), theirs) in tests.iter().zip(&ours).zip(&theirs) {
-            println!("| {} | {test} |{}", model.name, row(ours, theirs));
+            println!("| {} | {test} |{}", model.name, row("llama.cpp", ours, theirs));
         }
+        Ok(())
     }
-    Ok(ExitCode::SUCCESS)
+
+    /// Few tokens in one round: mlx-lm takes seconds for each.
+    fn beside_mlx_lm(&self, model: &Model, config: &Path, python: &Path) -> Result<()> {
+        const WORK: [u32; 2] = [16, 4];
+        shell::step(&format!("{}, mlx-lm", model.name));
+        let script = shell::root().join("xtask/src/bench/mlx_lm_speed.py");
+        let text = shell::output(
+            Command::new(python).arg(script).arg(config).args(WORK.map(|n| n.to_string())),
+        )?;
+        let theirs = speeds_in(&text).with_context(|| format!("mlx-lm: no speeds in {text:?}"))?;
+        let threads = *self.flags.threads.iter().max().unwrap_or(&1);
+        let ours = measure_ours(&self.mlxk, config, threads, WORK)?;
+        let [prompt, generate] = WORK;
+        let tests = [format!("pp{prompt}"), format!("tg{generate} @ d{prompt}")];
+        for ((test, ours), theirs) in tests.iter().zip([ours.prompt, ours.generate]).zip(theirs) {
+            let of = |threads, speed| Speeds::from([(threads, vec![speed])]);
+            println!(
+                "| {} | {test} |{}",
+                model.name,
+                row("mlx-lm", &of(threads, ours), &of(1, theirs))
+            );
+        }
+        Ok(())
+    }
+
+    /// Prints what a byte of weights takes in each mode, against one of 4 bits.
+    fn modes(&self) -> Result<ExitCode> {
+        const WORK: [u32; 2] = [0, 64];
+        let threads = *self.flags.threads.iter().max().unwrap_or(&1);
+        let four = self.write_config("0.5B 4-bit", HALF_B, Weights::Affine(4))?;
+        println!(
+            "| weights | tokens/s | weights read | of reading alone | outside kernels | time for a byte, 4-bit = 1 |"
+        );
+        println!("|---|---|---|---|---|---|");
+        let modes =
+            [("4-bit", Weights::Affine(4)), ("bf16", Weights::Bfloat16)].into_iter().chain(MODES);
+        for (name, weights) in modes {
+            if self.flags.filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+                continue;
+            }
+            let config = self.write_config(&format!("0.5B {name}"), HALF_B, weights)?;
+            let (mut found, mut ratios) = (Vec::new(), Vec::new());
+            for round in 0..self.flags.rounds {
+                shell::step(&format!("{name}, round {}", round + 1));
+                let one = measure_ours(&self.mlxk, &config, threads, WORK)?;
+                let base = measure_ours(&self.mlxk, &four, threads, WORK)?;
+                ratios.push(base.bytes_per_second() / one.bytes_per_second());
+                found.push(one);
+            }
+            let of = |value: fn(&Ours) -> f64| median(found.iter().map(value).collect());
+            println!(
+                "| {name} | {:.1} | {:.1} GB/s | {:.0} % | {:.0} % | {:.2} |",
+                of(|ours| ours.generate),
+                of(Ours::bytes_per_second) / 1e9,
+                100.0 * of(|ours| ours.bytes_per_second() / ours.read),
+                100.0 * of(|ours| ours.outside),
+                median(ratios),
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn write_config(&self, name: &str, shape: Shape, weights: Weights) -> Result<PathBuf> {
+        let name: String = name.chars().filter(|c| *c != ',').collect();
+        let path = self.configs.join(format!("{}.json", name.replace(' ', "-")));
+        std::fs::write(&path, config(shape, weights).to_string())?;
+        Ok(path)
+    }
 }
 
-impl Model {
-    fn config(&self) -> Value {
-        let [hidden, feed_forward, heads, kv_heads, layers, vocabulary] = self.shape;
-        let mut config = json!({
-            "model_type": "qwen2",
-            "hidden_size": hidden,
-            "intermediate_size": feed_forward,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads,
-            "num_hidden_layers": layers,
-            "vocab_size": vocabulary,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 1e6,
-            "max_position_embeddings": 32_768,
-            "tie_word_embeddings": true,
-            "torch_dtype": "bfloat16",
-        });
-        if let Some(bits) = self.bits {
-            config["quantization"] = json!({ "group_size": 64, "bits": bits });
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn config(shape: Shape, weights: Weights) -> Value {
+    let [hidden, feed_forward, heads, kv_heads, layers, vocabulary] = shape;
+    let mut config = json!({
+        "model_type": "qwen2",
+        "hidden_size": hidden,
+        "intermediate_size": feed_forward,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": layers,
+        "vocab_size": vocabulary,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 32_768,
+        "tie_word_embeddings": true,
+        "torch_dtype": "bfloat16",
+    });
+    config["quantization"] = match weights {
+        Weights::Bfloat16 => return config,
+        Weights::Affine(bits) => json!({ "group_size": 64, "bits": bits }),
+        Weights::Mode("nvfp4") => json!({ "group_size": 16, "bits": 4, "mode": "nvfp4" }),
+        Weights::Mode(mode) => {
+            let bits = if mode == "mxfp8" { 8 } else { 4 };
+            json!({ "group_size": 32, "bits": bits, "mode": mode })
         }
-        config
-    }
+    };
+    config
 }
 
 impl Bench {
     /// The peer's program and its model, if the user has given the one and has the other.
     fn peer_models(&self, model: &Model) -> Result<Option<(PathBuf, PathBuf)>> {
-        let Some(bench) = &self.llama else { return Ok(None) };
+        let (Some(bench), Some(gguf)) = (&self.llama, model.gguf) else { return Ok(None) };
         let dir = match &self.models {
             Some(dir) => dir.clone(),
             None => bench.parent().map(Path::to_path_buf).unwrap_or_default(),
         };
-        let gguf = dir.join(model.gguf);
+        let gguf = dir.join(gguf);
         if !bench.is_file() {
             bail!("{}: no such program", bench.display());
         }
@@ -151,45 +290,84 @@ fn add(speeds: &mut [Speeds; 2], threads: u32, found: [f64; 2]) {
     }
 }
 
-fn measure_ours(mlxk: &Path, config: &Path, threads: u32) -> Result<[f64; 2]> {
+/// Our figures of one run.
+struct Ours {
+    /// Tokens per second.
+    prompt: f64,
+    generate: f64,
+    /// Bytes of the weights.
+    size: f64,
+    /// Bytes per second that memory can be read at.
+    read: f64,
+    /// The part of generation in which no kernel ran.
+    outside: f64,
+}
+
+impl Ours {
+    fn bytes_per_second(&self) -> f64 {
+        self.generate * self.size
+    }
+}
+
+fn measure_ours(mlxk: &Path, config: &Path, threads: u32, work: [u32; 2]) -> Result<Ours> {
+    let [prompt, generate] = work.map(|n| n.to_string());
+    let repetitions = if work[0] > 1000 { "1" } else { "3" };
     let text = shell::output(
         Command::new(mlxk)
-            .args(["bench", "--json", "-r", "3"])
-            .args(["-p", &N_PROMPT.to_string(), "-n", &N_GENERATE.to_string()])
+            .args(["bench", "--json", "-r", repetitions])
+            .args(["-p", &prompt, "-n", &generate, "-d", &prompt])
             .args(["--threads", &threads.to_string(), "--synthetic"])
             .arg(config),
     )?;
     let report: Value = serde_json::from_str(&text).context("mlxk bench --json")?;
-    let median = |i: usize| report["data"]["results"][i]["median"].as_f64();
-    match (median(0), median(1)) {
-        (Some(prompt), Some(generate)) => Ok([prompt, generate]),
-        _ => bail!("mlxk bench --json has no medians: {text}"),
-    }
+    let data = &report["data"];
+    let results = data["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let of = |key: &str, field: &str| {
+        let result = results.iter().find(|result| result[key].as_u64().is_some_and(|n| n > 0));
+        result.and_then(|result| result[field].as_f64())
+    };
+    let found = (|| {
+        Some(Ours {
+            prompt: if work[0] == 0 { 0.0 } else { of("n_prompt", "median")? },
+            generate: of("n_gen", "median")?,
+            size: data["model"]["size_bytes"].as_f64()?,
+            read: data["read_bytes_per_second"].as_f64()?,
+            outside: of("n_gen", "outside_kernels")?,
+        })
+    })();
+    found.with_context(|| format!("mlxk bench --json has no figures: {text}"))
 }
 
-/// Takes the better of the peer's rounds but for the first, which warms it up.
-fn measure_peer(bench: &Path, gguf: &Path, threads: u32) -> Result<[f64; 2]> {
+/// Takes the better of the program's rounds but for the first, which warms it up.
+fn measure_llama(bench: &Path, gguf: &Path, threads: u32, work: [u32; 2]) -> Result<[f64; 2]> {
+    let [prompt, generate] = work;
     let text = shell::output(
-        Command::new(bench).arg(gguf).args([threads, N_PROMPT, N_GENERATE].map(|n| n.to_string())),
+        Command::new(bench).arg(gguf).args([threads, prompt, generate].map(|n| n.to_string())),
     )?;
-    let mut rounds = text.lines().filter_map(|line| {
+    let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+    speeds_in(rest).with_context(|| format!("{}: no speeds in {text:?}", bench.display()))
+}
+
+/// Takes the greatest of lines with two numbers each, of a prompt and of generation.
+fn speeds_in(text: &str) -> Option<[f64; 2]> {
+    let rounds = text.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().filter_map(|word| word.parse::<f64>().ok());
         Some([numbers.next()?, numbers.next()?])
     });
-    rounds.next();
-    let best = rounds.reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])]);
-    best.with_context(|| format!("{}: no speeds in {text:?}", bench.display()))
+    rounds.reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])])
 }
 
 /// Compares the medians of either side's best number of threads.
-fn row(ours: &Speeds, theirs: &Speeds) -> String {
+fn row(peer: &str, ours: &Speeds, theirs: &Speeds) -> String {
     let (Some(ours), theirs) = (best(ours), best(theirs)) else { return " – |".to_owned() };
     let cell = |(threads, median, low, high): (u32, f64, f64, f64)| {
         format!(" {median:.1} ({low:.1}–{high:.1}) | {threads} |")
     };
     match theirs {
-        Some(theirs) => format!("{}{} {:.2} |", cell(ours), cell(theirs), ours.1 / theirs.1),
-        None => format!("{} – | – | – |", cell(ours)),
+        Some(theirs) => {
+            format!("{} {peer} |{} {:.2} |", cell(ours), cell(theirs), ours.1 / theirs.1)
+        }
+        None => format!("{} – | – | – | – |", cell(ours)),
     }
 }
 
@@ -211,7 +389,10 @@ mod tests {
     fn medians_of_the_best_threads_are_compared() {
         let ours = Speeds::from([(1, vec![10.0, 30.0, 20.0]), (2, vec![44.0, 40.0, 48.0])]);
         let theirs = Speeds::from([(1, vec![22.0, 21.0, 20.0]), (2, vec![5.0, 6.0, 7.0])]);
-        assert_eq!(row(&ours, &theirs), " 44.0 (40.0–48.0) | 2 | 21.0 (20.0–22.0) | 1 | 2.10 |");
-        assert_eq!(row(&ours, &Speeds::new()), " 44.0 (40.0–48.0) | 2 | – | – | – |");
+        let row_of = |theirs| row("llama.cpp", &ours, theirs);
+        let expected = " 44.0 (40.0–48.0) | 2 | llama.cpp | 21.0 (20.0–22.0) | 1 | 2.10 |";
+        assert_eq!(row_of(&theirs), expected);
+        assert_eq!(row_of(&Speeds::new()), " 44.0 (40.0–48.0) | 2 | – | – | – | – |");
+        assert_eq!(speeds_in("pp8 5.5 tok/s  tg2 1.5 tok/s\nno\npp8 5 x 2"), Some([5.5, 2.0]));
     }
 }

@@ -104,6 +104,12 @@ pub struct Bench {
     /// Where its models are; beside the program if not given
     #[arg(long, value_name = "DIR", requires = "llama")]
     pub models: Option<PathBuf>,
+    /// A Python that has mlx-lm
+    #[arg(long, value_name = "PYTHON")]
+    pub mlx_lm: Option<PathBuf>,
+    /// What a byte of weights takes in each mode, instead of speeds beside peers
+    #[arg(long, conflicts_with_all = ["llama", "mlx_lm"])]
+    pub modes: bool,
     /// How often the programs take turns
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: u32,

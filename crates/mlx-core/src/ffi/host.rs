@@ -3,6 +3,8 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use mlx_sys as sys;
 
@@ -12,6 +14,14 @@ use super::{ArrayFn, ArrayVec, Closure, IntoC, check};
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::Result;
+
+/// Nanoseconds that kernels of this process ran.
+static BUSY: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how long kernels of this process ran, one after the other on each stream.
+pub(crate) fn kernel_time() -> Duration {
+    Duration::from_nanos(BUSY.load(Ordering::Relaxed))
+}
 
 /// How the error of a kernel that panicked ends; it runs where nobody could catch the panic.
 pub(super) const PANICKED: &str = "kernel panicked";

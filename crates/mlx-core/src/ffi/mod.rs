@@ -46,7 +46,7 @@ pub(crate) use custom::CustomRules;
 pub(crate) use distributed::{RawGroup, distributed_is_available};
 pub(crate) use export::Exporter;
 pub(crate) use graph::{array_is_tracer, graph_text};
-pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op};
+pub(crate) use host::{HostInput, HostKernel, HostOutput, host_op, kernel_time};
 pub(crate) use live::{Live, live_handles};
 pub(crate) use recording::{Value, is_recorded, recording};
 pub(crate) use run::{clear_streams, default_stream, evaluate, new_stream, stream_free};

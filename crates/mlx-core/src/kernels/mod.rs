@@ -29,6 +29,7 @@ pub(crate) use rope::{has_rope, rope};
 pub(crate) use softmax::{has_softmax, logsumexp, softmax};
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use crate::array::Array;
 use crate::device::Device;
@@ -116,6 +117,32 @@ pub fn options() -> KernelOptions {
 /// ```
 pub fn fused<R>(f: impl FnOnce() -> R) -> R {
     ffi::recording(f)
+}
+
+/// Returns how long kernels of this process have run so far, all streams together: what a token takes
+/// beyond that is the graph's, or another device's.
+pub fn busy() -> Duration {
+    ffi::kernel_time()
+}
+
+/// Measures how many bytes per second kernels of this process can read from memory, as a median of
+/// several times over `nbytes`. Takes as much memory and some tens of milliseconds for each gigabyte.
+///
+/// ```
+/// assert!(mlx_core::kernels::read_speed(1 << 20) > 0.0);
+/// ```
+pub fn read_speed(nbytes: usize) -> f64 {
+    const TIMES: usize = 7;
+    // Written once, or all pages would be the one of zeros.
+    let data: Vec<u64> = (0..(nbytes / size_of::<u64>()).max(1) as u64).collect();
+    let mut speeds = [0.0; TIMES];
+    for speed in &mut speeds {
+        let start = Instant::now();
+        std::hint::black_box(compute::read::read(Isa::detect(), &data));
+        *speed = (data.len() * size_of::<u64>()) as f64 / start.elapsed().as_secs_f64();
+    }
+    speeds.sort_by(f64::total_cmp);
+    speeds[TIMES / 2]
 }
 
 /// Tells whether the current device is a CPU and kernels compute in `dtype`.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use mlx_lm::bench::Generation;
 use mlx_lm::core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_lm::core::{Device, Dtype, MLX_VERSION, memory};
 use mlx_lm::load::{LoadOptions, Model};
@@ -18,8 +19,12 @@ use crate::output::{Bytes, Count, Output};
 /// Measure the speed of a model
 ///
 /// The tests are those of llama-bench: `pp512` processes a prompt of 512 tokens, `tg128`
-/// generates 128 tokens behind an empty prompt. Each runs once to warm up and is then timed
+/// generates 128 tokens behind an empty prompt, `tg128 @ d4096` behind one of 4096 tokens, which are
+/// not part of the time. Each runs once to warm up and is then timed
 /// several times. Speeds are in tokens per second, mean and standard deviation.
+///
+/// On a CPU it also measures how fast memory can be read, which bounds generation: each token reads
+/// all weights once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A directory with the model's files, or `demo`
@@ -33,6 +38,10 @@ pub(crate) struct Args {
     /// Numbers of tokens to generate, separated by commas; 0 leaves the test out
     #[arg(short = 'n', long, value_name = "N,…", value_delimiter = ',', default_value = "128")]
     n_gen: Vec<usize>,
+
+    /// Lengths of the context that generation starts behind, separated by commas
+    #[arg(short = 'd', long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    n_depth: Vec<usize>,
 
     /// How often each test is timed
     #[arg(short, long, value_name = "N", default_value_t = 5)]
@@ -61,6 +70,8 @@ struct Data {
     mlx_version: &'static str,
     results: Vec<TestResult>,
     peak_memory_bytes: usize,
+    /// How fast memory of the weights' size can be read and nothing else; on a CPU only.
+    read_bytes_per_second: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -78,11 +89,14 @@ struct TestResult {
     test: String,
     n_prompt: usize,
     n_gen: usize,
+    n_depth: usize,
     repetitions: usize,
     tokens_per_second: f64,
     stddev: f64,
     median: f64,
     samples: Vec<f64>,
+    /// The part of a generation's time in which no kernel ran; on a CPU only.
+    outside_kernels: Option<f64>,
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
@@ -99,6 +113,12 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
             .collect::<Result<Vec<_>, _>>()
     })?;
     let config = model.config();
+    let peak_memory_bytes = memory::peak()?;
+    let is_cpu = Device::default_device() == Device::Cpu;
+    let read_bytes_per_second = (is_cpu && tests.iter().any(|test| test.n_gen > 0)).then(|| {
+        // More than any cache, and no more than is at hand.
+        kernels::read_speed((model.weight_bytes() as usize).clamp(256 << 20, 1 << 30))
+    });
     let data = Data {
         model: ModelInfo {
             name,
@@ -112,7 +132,8 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
         cli_version: CLI_VERSION,
         mlx_version: MLX_VERSION,
         results,
-        peak_memory_bytes: memory::peak()?,
+        peak_memory_bytes,
+        read_bytes_per_second,
     };
     match output.is_json() {
         true => output.success("bench", &data),
@@ -124,11 +145,14 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
 struct Test {
     n_prompt: usize,
     n_gen: usize,
+    n_depth: usize,
 }
 
 fn tests(args: &Args) -> Result<Vec<Test>, CommandError> {
-    let prompts = args.n_prompt.iter().map(|&n_prompt| Test { n_prompt, n_gen: 0 });
-    let generations = args.n_gen.iter().map(|&n_gen| Test { n_prompt: 0, n_gen });
+    let prompts = args.n_prompt.iter().map(|&n_prompt| Test { n_prompt, n_gen: 0, n_depth: 0 });
+    let generations = args.n_depth.iter().flat_map(|&n_depth| {
+        args.n_gen.iter().map(move |&n_gen| Test { n_prompt: 0, n_gen, n_depth })
+    });
     let tests: Vec<Test> =
         prompts.chain(generations).filter(|test| test.n_prompt + test.n_gen > 0).collect();
     match tests.is_empty() {
@@ -163,42 +187,50 @@ fn synthetic(path: &Path, dtype: Option<Dtype>) -> Result<Model, CommandError> {
 /// Refuses a test that the model's context window cannot hold.
 fn check_lengths(tests: &[Test], model: &Model) -> Result<(), CommandError> {
     let Some(context) = model.config().context_length else { return Ok(()) };
-    let longest = tests.iter().map(|test| test.n_prompt.max(test.n_gen)).max().unwrap_or(0);
+    let length = |test: &Test| test.n_prompt.max(test.n_gen.saturating_add(test.n_depth));
+    let longest = tests.iter().map(length).max().unwrap_or(0);
     if longest <= context {
         return Ok(());
     }
     let text = format!("{longest} tokens do not fit the context window of {context} tokens");
     Err(CommandError::new(Kind::ContextLength, text)
-        .hint(format!("-p and -n take at most {context} for this model")))
+        .hint(format!("-p, and -n with -d, take at most {context} for this model")))
 }
 
 fn measure(model: &Model, test: &Test, repetitions: u32) -> Result<TestResult, CommandError> {
-    let &Test { n_prompt, n_gen } = test;
+    let &Test { n_prompt, n_gen, n_depth } = test;
     let time = || match n_prompt {
-        0 => mlx_lm::bench::text_generation(model, n_gen),
-        _ => mlx_lm::bench::prompt_processing(model, n_prompt),
+        0 => mlx_lm::bench::text_generation(model, n_depth, n_gen),
+        _ => mlx_lm::bench::prompt_processing(model, n_prompt)
+            .map(|seconds| Generation { seconds, kernel_seconds: 0.0 }),
     };
     time()?;
-    let speed = |seconds: f64| (n_prompt + n_gen) as f64 / seconds;
+    let times: Vec<Generation> = (0..repetitions).map(|_| time()).collect::<Result<_, _>>()?;
     let samples: Vec<f64> =
-        (0..repetitions).map(|_| time().map(speed)).collect::<Result<_, _>>()?;
+        times.iter().map(|time| (n_prompt + n_gen) as f64 / time.seconds).collect();
+    let outside: Vec<f64> =
+        times.iter().map(|time| 1.0 - time.kernel_seconds / time.seconds).collect();
+    let is_told = n_gen > 0 && Device::default_device() == Device::Cpu;
     let (tokens_per_second, stddev, median) = statistics(&samples);
     Ok(TestResult {
         test: name(test),
         n_prompt,
         n_gen,
+        n_depth,
         repetitions: samples.len(),
         tokens_per_second,
         stddev,
         median,
         samples,
+        outside_kernels: is_told.then(|| statistics(&outside).2),
     })
 }
 
 fn name(test: &Test) -> String {
-    match test.n_prompt {
-        0 => format!("tg{}", test.n_gen),
-        n_prompt => format!("pp{n_prompt}"),
+    match (test.n_prompt, test.n_depth) {
+        (0, 0) => format!("tg{}", test.n_gen),
+        (0, n_depth) => format!("tg{} @ d{n_depth}", test.n_gen),
+        (n_prompt, _) => format!("pp{n_prompt}"),
     }
 }
 
@@ -252,6 +284,20 @@ fn table(data: &Data) -> String {
             });
             let _ = writeln!(text, "| {} |", rules.collect::<Vec<_>>().join(" | "));
         }
+    }
+    let generations = data.results.iter().filter_map(|r| Some((r, r.outside_kernels?)));
+    for (result, outside) in generations {
+        let read = result.median * *size_bytes as f64;
+        let limit = data.read_bytes_per_second.unwrap_or(f64::INFINITY);
+        let _ = write!(
+            text,
+            "\n{}: weights at {}/s, {:.0} % of reading alone ({}/s); {:.0} % of the time outside of kernels",
+            result.test,
+            Bytes(read as u64),
+            100.0 * read / limit,
+            Bytes(limit as u64),
+            100.0 * outside,
+        );
     }
     let peak = Bytes(data.peak_memory_bytes as u64);
     let _ = writeln!(text, "\npeak memory: {peak}; MLX {MLX_VERSION}, mlxk {CLI_VERSION}");

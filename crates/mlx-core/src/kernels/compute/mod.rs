@@ -17,6 +17,7 @@ pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod quantized;
+pub(crate) mod read;
 pub(crate) mod rope;
 mod rows;
 mod scratch;
