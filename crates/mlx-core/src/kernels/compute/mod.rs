@@ -8,6 +8,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+mod cores;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod float;
