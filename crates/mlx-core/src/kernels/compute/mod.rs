@@ -8,6 +8,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+mod cores;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod float;
@@ -25,3 +26,17 @@ pub(crate) mod softmax;
 
 pub(crate) use float::Float;
 pub use isa::Isa;
+
+/// How to check a property with `n` random cases, or fewer where `PROPTEST_CASES` says so: an emulator
+/// or a sanitizer is slow.
+#[cfg(test)]
+fn cases(n: u32) -> proptest::test_runner::Config {
+    let default = proptest::test_runner::Config::default();
+    proptest::test_runner::Config { cases: default.cases.min(n), ..default }
+}
+
+/// What a size goes up to in random cases: `n`, or a little where an interpreter runs them.
+#[cfg(test)]
+const fn most(n: usize) -> usize {
+    if cfg!(miri) { n / 16 + 2 } else { n }
+}

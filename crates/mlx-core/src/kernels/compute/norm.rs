@@ -132,6 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::compute::cases;
 
     fn check<T: Float>(ours: &[T], expected: &[f64], bound: f64) {
         assert_eq!(ours.len(), expected.len());
@@ -196,7 +197,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(cases(48))]
 
         #[test]
         fn agree_with_float64(

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::cores;
+
 /// How long a worker watches for work before it sleeps.
 const WATCH: Duration = Duration::from_millis(2);
 
@@ -56,8 +58,9 @@ pub(crate) fn run(parts: usize, task: &(dyn Fn(usize) + Sync)) {
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets on how many threads kernels of this process run; 0 is the number of its cores.
+/// Sets on how many threads kernels of this process run; 0 is one for each core that it may use.
 ///
+/// What it may use is told by its affinity and the quota of its control group, at the first use.
 /// A job under way keeps its threads.
 pub fn set_threads(n: usize) {
     THREADS.store(n.min(MAX_THREADS), Ordering::Relaxed);
@@ -69,38 +72,12 @@ const MAX_THREADS: usize = 1024;
 /// Returns on how many threads kernels of this process run.
 pub fn threads() -> usize {
     match THREADS.load(Ordering::Relaxed) {
-        0 => default_threads(),
+        0 => {
+            static DEFAULT: OnceLock<usize> = OnceLock::new();
+            *DEFAULT.get_or_init(cores::threads)
+        }
         n => n,
     }
-}
-
-/// One for each core that this process may use: two threads of one core share what kernels need.
-fn default_threads() -> usize {
-    static DEFAULT: OnceLock<usize> = OnceLock::new();
-    *DEFAULT.get_or_init(|| {
-        let cpus = thread::available_parallelism().map_or(1, usize::from);
-        cpus.min(cores().unwrap_or(cpus)).max(1)
-    })
-}
-
-/// The number of physical cores as Linux tells it.
-#[cfg(target_os = "linux")]
-fn cores() -> Option<usize> {
-    let mut cores = std::collections::HashSet::new();
-    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
-        if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
-            let siblings = entry.path().join("topology/thread_siblings_list");
-            cores.insert(std::fs::read_to_string(siblings).ok()?);
-        }
-    }
-    (!cores.is_empty()).then_some(cores.len())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cores() -> Option<usize> {
-    None
 }
 
 /// What workers do, until the last of them has left it.

@@ -67,6 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::compute::cases;
 
     fn check<T: Float>(values: &[f32], rows: usize, d: usize, bound: f64) {
         let x: Vec<T> = (0..rows * d).map(|i| T::from_f32(values[i * 3 % values.len()])).collect();
@@ -92,7 +93,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(cases(48))]
 
         #[test]
         fn agree_with_float64(

@@ -108,20 +108,27 @@ fn quantize_row_body<S: Level, T: Float>(
 ) {
     let groups = x.chunks_exact(group_size).zip(q.chunks_mut(group_size));
     for ((x, q), (scale, sum)) in groups.zip(scales.iter_mut().zip(sums)) {
-        let mut largest = [0.0f32; 16];
+        // As integers, among which what is no number is the greatest.
+        let mut largest = [0u32; 16];
         for x in x.as_chunks::<16>().0 {
             for i in 0..16 {
-                let x = x[i].to_f32().abs();
-                largest[i] = if x > largest[i] { x } else { largest[i] };
+                largest[i] = largest[i].max(x[i].to_f32().to_bits() & 0x7fff_ffff);
             }
         }
         for n in [8, 4, 2, 1] {
             for i in 0..n {
-                largest[i] = if largest[i + n] > largest[i] { largest[i + n] } else { largest[i] };
+                largest[i] = largest[i].max(largest[i + n]);
             }
         }
-        let largest = largest[0];
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let largest = f32::from_bits(largest[0]);
+        let inverse = 127.0 / largest;
+        if !(largest.is_finite() && inverse.is_finite()) {
+            // All zeros or nearly, or a number among them that no integer stands for.
+            q.fill(0);
+            *scale = if largest.is_finite() { 0.0 } else { f32::NAN };
+            *sum = *scale;
+            continue;
+        }
         let mut total = [0i32; 16];
         for (x, q) in x.as_chunks::<16>().0.iter().zip(q.as_chunks_mut::<16>().0) {
             for i in 0..16 {

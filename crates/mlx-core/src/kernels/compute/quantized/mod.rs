@@ -300,4 +300,6 @@ fn add_and_round_body<L: Level, T: Float>(products: &[f32], bias: Option<&[T]>, 
 }
 
 #[cfg(test)]
+mod grid;
+#[cfg(test)]
 mod tests;
