@@ -18,6 +18,7 @@ pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod quantized;
 pub(crate) mod rope;
+pub(crate) mod routes;
 mod rows;
 mod scratch;
 pub(crate) mod softmax;
