@@ -1,6 +1,6 @@
 //! Unpacking of rows to the numbers that MLX's `dequantize` gives, bit for bit.
 
-use super::exact::{place, values};
+use super::exact::{in_own_order, values};
 use super::{CHUNK, Rows, Scale};
 use crate::kernels::compute::isa::{Level, multiversion};
 use crate::kernels::compute::rows::{for_each, rows_per_part};
@@ -31,7 +31,6 @@ multiversion! {
 
 #[inline(always)]
 fn dequantize_row_body<L: Level, S: Scale, T: Float>(w: &Rows<'_, S>, row: usize, out: &mut [T]) {
-    let round = |x: f32| T::from_f32(x).to_f32();
     let groups = row * w.n_groups();
     let packed = w.row(row).chunks(CHUNK * w.format.bits() / 8);
     // Groups divide chunks, or chunks groups.
@@ -39,15 +38,22 @@ fn dequantize_row_body<L: Level, S: Scale, T: Float>(w: &Rows<'_, S>, row: usize
     for (c, (packed, out)) in packed.zip(out.chunks_mut(CHUNK)).enumerate() {
         let mut bytes = [0u8; CHUNK];
         bytes[..packed.len()].copy_from_slice(packed);
-        let values = values(w.format, &bytes);
-        for (r, out) in out.chunks_mut(run).enumerate() {
+        let values = in_own_order(w.format, &values(w.format, &bytes));
+        for (r, (values, out)) in values.chunks(run).zip(out.chunks_mut(run)).enumerate() {
             let group = groups + (c * CHUNK + r * run) / w.group_size;
             let scale = w.scales[group].to_f32();
-            let bias = w.biases.get(group).map(|bias| bias.to_f32());
-            for (i, out) in out.iter_mut().enumerate() {
-                let product = values[place(w.format, r * run + i)] * scale;
-                // A sum is rounded as the product is, and not with it: no fused operation.
-                *out = T::from_f32(bias.map_or(product, |bias| round(product) + bias));
+            // A sum is rounded as the product is, and not with it: no fused operation.
+            match w.biases.get(group).map(|bias| bias.to_f32()) {
+                Some(bias) => {
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out = T::from_f32(T::from_f32(value * scale).to_f32() + bias);
+                    }
+                }
+                None => {
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out = T::from_f32(value * scale);
+                    }
+                }
             }
         }
     }

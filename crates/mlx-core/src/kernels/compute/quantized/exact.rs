@@ -65,7 +65,7 @@ pub(super) fn matmul<S: Scale>(
 
 /// The place of a chunk's `i`th weight: that of [`Format::place`] where halves or quarters of bytes
 /// come together, else its own.
-pub(super) fn place(format: Format, i: usize) -> usize {
+fn place(format: Format, i: usize) -> usize {
     match format.bits() {
         2 | 4 => format.place(i),
         _ => i,
@@ -144,7 +144,8 @@ pub(super) fn unpack_row<L: Level, S: Scale>(
                 2 => block % 2 * 32,
                 _ => block * 8,
             };
-            let g = ((start + c) * CHUNK + first) / w.group_size;
+            // A power of two; dividing by it would take as long as the block.
+            let g = ((start + c) * CHUNK + first) >> w.group_size.trailing_zeros();
             let (scale, bias) = (scales[g], biases[g]);
             if !is_scaled {
                 factors[c * (CHUNK / BLOCK) + block] = scale;
@@ -156,6 +157,29 @@ pub(super) fn unpack_row<L: Level, S: Scale>(
             }
         }
     }
+}
+
+/// Brings a chunk from the order of [`place`] into the weights' own.
+#[inline(always)]
+pub(super) fn in_own_order(format: Format, placed: &[f32; CHUNK]) -> [f32; CHUNK] {
+    let mut out = *placed;
+    match format.bits() {
+        4 => {
+            for i in 0..CHUNK / 2 {
+                out[2 * i] = placed[i];
+                out[2 * i + 1] = placed[CHUNK / 2 + i];
+            }
+        }
+        2 => {
+            for i in 0..CHUNK / 4 {
+                for j in 0..4 {
+                    out[4 * i + j] = placed[CHUNK / 4 * j + i];
+                }
+            }
+        }
+        _ => {}
+    }
+    out
 }
 
 /// Unpacks a chunk in the order of [`place`], into what scales are for.

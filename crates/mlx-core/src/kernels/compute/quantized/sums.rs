@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::exact::{BLOCK, place, unpack_row};
+use super::exact::{BLOCK, in_own_order, unpack_row};
 use super::{CHUNK, PART_BYTES, Rows, Scale};
 use crate::kernels::compute::isa::{Level, multiversion};
 use crate::kernels::compute::routes::{Group, Routes, Scatter};
@@ -50,8 +50,11 @@ pub(crate) fn gather_sums<S: Scale, T: Float>(
         let columns = len.min(w.k - first);
         let mut rounded = vec![T::default(); group.routes.len() * columns];
         for (sums, rounded) in sums.chunks_exact(len).zip(rounded.chunks_exact_mut(columns)) {
-            for (i, rounded) in rounded.iter_mut().enumerate() {
-                *rounded = T::from_f32(sums[i / CHUNK * CHUNK + place(w.format, i % CHUNK)]);
+            let chunks = sums.as_chunks::<CHUNK>().0.iter().zip(rounded.chunks_mut(CHUNK));
+            for (sums, rounded) in chunks {
+                for (sum, rounded) in in_own_order(w.format, sums).iter().zip(rounded) {
+                    *rounded = T::from_f32(*sum);
+                }
             }
         }
         // SAFETY: the part's own columns.
