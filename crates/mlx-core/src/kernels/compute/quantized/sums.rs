@@ -11,8 +11,6 @@ use crate::kernels::compute::{Float, Isa, pool};
 /// Bytes of sums that stay in the second-level cache while rows pass.
 const SUMS_BYTES: usize = 128 * 1024;
 
-const LANES: usize = 16;
-
 /// Writes `x × w` of each route to `out`, `[M, K]`: `x: [M, N]`, and `w` a stack of `[N, K]`.
 ///
 /// # Panics
@@ -98,24 +96,21 @@ fn part_sums_body<L: Level, S: Scale>(
 
 #[inline(always)]
 fn add<L: Level>(x: f32, weights: &[f32], sums: &mut [f32]) {
-    for (sums, weights) in
-        sums.as_chunks_mut::<LANES>().0.iter_mut().zip(weights.as_chunks::<LANES>().0)
-    {
-        for i in 0..LANES {
-            sums[i] = L::fma(x, weights[i], sums[i]);
-        }
+    let (weights, sums) = (weights.as_chunks::<BLOCK>().0, sums.as_chunks_mut::<BLOCK>().0);
+    for (sums, weights) in sums.iter_mut().zip(weights) {
+        *sums = L::fma8([x; BLOCK], *weights, *sums);
     }
 }
 
 /// Does as [`add`] with factors on the products of each block.
 #[inline(always)]
 fn add_scaled<L: Level>(x: f32, weights: &[f32], factors: &[f32], sums: &mut [f32]) {
-    let factors = factors.as_chunks::<{ LANES / BLOCK }>().0;
-    for ((sums, weights), factors) in
-        sums.as_chunks_mut::<LANES>().0.iter_mut().zip(weights.as_chunks::<LANES>().0).zip(factors)
-    {
-        for i in 0..LANES {
-            sums[i] = L::fma(x * weights[i], factors[i / BLOCK], sums[i]);
+    let (weights, sums) = (weights.as_chunks::<BLOCK>().0, sums.as_chunks_mut::<BLOCK>().0);
+    for ((sums, weights), &factor) in sums.iter_mut().zip(weights).zip(factors) {
+        let mut products = *weights;
+        for product in &mut products {
+            *product *= x;
         }
+        *sums = L::fma8(products, [factor; BLOCK], *sums);
     }
 }
