@@ -121,7 +121,14 @@ impl QuantizedMatmul {
                 _ => Err(format!("{} weights, {} outputs", layers.len(), outs.len())),
             };
         };
-        let routes = routes::routes(x.shape, stack, gather.indices(rest)?, places)?;
+        let indices = gather.indices(rest)?;
+        let routes = match (gather.of_rows, indices) {
+            (true, [_, Some(rhs)]) => {
+                let [x, out] = [x.shape, places].map(|s| routes::as_matrices(s, rhs.shape.len()));
+                routes::routes(&x, stack, indices, &out)?
+            }
+            _ => routes::routes(x.shape, stack, indices, places)?,
+        };
         let x = elements::<X>(x.bytes)?;
         match (self.gate, &layers[..], &mut outs[..]) {
             (None, [layer], [out]) if !gather.transpose => {

@@ -20,14 +20,22 @@ fn count(shape: &[i32]) -> usize {
     shape.iter().map(|&size| size as usize).product()
 }
 
-/// Returns the axes that indices into the stacks `x` and `w` broadcast to.
+/// Returns the shape `[A…, 1…, 1, K]` in which rows `[A…, K]` are matrices of one row each that go with
+/// indices of so many axes.
+pub(super) fn as_matrices(rows: &[i32], n_axes: usize) -> Vec<i32> {
+    let (batch, last) = rows.split_at(rows.len().saturating_sub(1));
+    let ones = vec![1; n_axes.saturating_sub(batch.len()) + 1];
+    [batch, &ones, last].concat()
+}
+
+/// Returns the axes that indices into the stacks of shapes `x` and `w` broadcast to.
 ///
 /// # Errors
 /// When they do not, are no integers, or the host has one at hand that is out of range.
-pub(super) fn places(op: &str, x: &Array, w: &Array, indices: Indices<&Array>) -> Result<Vec<i32>> {
+pub(super) fn places(op: &str, x: &[i32], w: &[i32], indices: Indices<&Array>) -> Result<Vec<i32>> {
     let mut shapes = Vec::new();
     for (stack, indices) in [x, w].into_iter().zip(indices) {
-        let batch = batch(stack.shape());
+        let batch = batch(stack);
         if let Some(indices) = indices {
             let size = i32::try_from(count(batch)).unwrap_or(i32::MAX);
             Bounds { op, size, slice: 1, from_end: false }.check_known(indices)?;
@@ -93,6 +101,13 @@ fn spread(from: &[i32], to: &[i32]) -> std::result::Result<Vec<usize>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_become_matrices() {
+        assert_eq!(as_matrices(&[2, 3, 8], 3), [2, 3, 1, 1, 8]);
+        assert_eq!(as_matrices(&[2, 3, 4, 8], 3), [2, 3, 4, 1, 8]);
+        assert_eq!(as_matrices(&[8], 1), [1, 1, 8]);
+    }
 
     #[test]
     fn places_spread_as_arrays_broadcast() {

@@ -103,7 +103,7 @@ impl SwitchLinear {
 
 fn gather_inputs<'a>(x: &'a Array, indices: &'a Array, sorted_indices: bool) -> GatherInputs<'a> {
     let options = GatherMatmul { transpose: true, sorted_indices };
-    GatherInputs { x, lhs_indices: None, rhs_indices: Some(indices), options }
+    GatherInputs { x, of_rows: false, lhs_indices: None, rhs_indices: Some(indices), options }
 }
 
 /// What becomes of the results of gate and up, `[…, D]` each.
@@ -185,8 +185,28 @@ impl SwitchGlu {
         if indices.size() >= SORTED && stream::current_device()? != Device::Cpu {
             return self.forward_sorted(x, indices);
         }
+        if let Some(y) = self.forward_rows(x, indices)? {
+            return Ok(y);
+        }
         let hidden = self.hidden(&x.expand_dims(&[-2, -3])?, indices, false)?;
         self.down_proj.forward(&hidden, indices, false)?.squeeze(-2)
+    }
+
+    /// Does as [`SwitchGlu::forward`] by two kernels with nothing between, or returns `None` where there
+    /// are none.
+    fn forward_rows(&self, x: &Array, indices: &Array) -> Result<Option<Array>> {
+        let layers = [&self.gate_proj, &self.up_proj, &self.down_proj].map(SwitchLinear::packed);
+        let ([Some(gate), Some(up), Some(down)], SwitchActivation::Gated(function)) =
+            (layers, self.activation)
+        else {
+            return Ok(None);
+        };
+        let inputs = GatherInputs { of_rows: true, ..gather_inputs(x, indices, false) };
+        let Some(hidden) = Packed::gather_gated(inputs, [gate, up], function, gated_by_ops)? else {
+            return Ok(None);
+        };
+        let inputs = GatherInputs { x: &hidden, ..inputs };
+        Ok(Packed::gather_each(inputs, [down])?.map(|[y]| y))
     }
 
     /// Does as [`SwitchGlu::forward`] with tokens in the order of their experts.

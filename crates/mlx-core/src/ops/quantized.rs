@@ -279,7 +279,8 @@ impl Packed {
             return Ok(y);
         }
         let options = GatherMatmul { transpose, sorted_indices: false };
-        let inputs = GatherInputs { x, lhs_indices: None, rhs_indices: None, options };
+        let (lhs_indices, rhs_indices) = (None, None);
+        let inputs = GatherInputs { x, of_rows: false, lhs_indices, rhs_indices, options };
         match Packed::gather_each(inputs, [(self, None)])? {
             Some([y]) => Ok(y),
             None => self.matmul_by_mlx(x, transpose),
@@ -362,7 +363,7 @@ impl Packed {
                 format!("gather_matmul: empty input {x:?} or weight {:?}", self.weight),
             ));
         }
-        let inputs = GatherInputs { x, lhs_indices, rhs_indices, options };
+        let inputs = GatherInputs { x, of_rows: false, lhs_indices, rhs_indices, options };
         match Packed::gather_each(inputs, [(self, None)])? {
             Some([y]) => Ok(y),
             None => self.gather_matmul_by_mlx(x, lhs_indices, rhs_indices, options),

@@ -163,7 +163,7 @@ pub(crate) fn gather_linear(
             format!("gather_linear: input {x:?}, weight {w:?} and bias {bias:?} do not fit"),
         ));
     }
-    let mut shape = routes::places("gather_mm", x, w, [lhs_indices, rhs_indices])?;
+    let mut shape = routes::places("gather_mm", x.shape(), w.shape(), [lhs_indices, rhs_indices])?;
     shape.extend([x.dim(-2)?, w.dim(-2)?]);
     let inputs: Vec<&Array> =
         [x, w].into_iter().chain(bias).chain(lhs_indices).chain(rhs_indices).collect();

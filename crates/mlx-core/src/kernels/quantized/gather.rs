@@ -16,13 +16,15 @@ pub(super) struct Gather {
     has_lhs_indices: bool,
     has_rhs_indices: bool,
     pub(super) transpose: bool,
+    /// As [`GatherInputs::of_rows`].
+    pub(super) of_rows: bool,
 }
 
 impl Gather {
     /// A number for the kernel's parameters, not 0.
     pub(super) fn number(self) -> u64 {
-        let Gather { has_lhs_indices, has_rhs_indices, transpose } = self;
-        [has_lhs_indices, has_rhs_indices, transpose]
+        let Gather { has_lhs_indices, has_rhs_indices, transpose, of_rows } = self;
+        [has_lhs_indices, has_rhs_indices, transpose, of_rows]
             .into_iter()
             .fold(1, |n, x| 2 * n + u64::from(x))
     }
@@ -45,8 +47,11 @@ impl Gather {
 /// What is multiplied with weights, and which of them.
 #[derive(Clone, Copy)]
 pub(crate) struct GatherInputs<'a> {
-    /// `[A…, M, K]`
+    /// `[A…, M, K]`, or rows
     pub(crate) x: &'a Array,
+    /// Whether `x` is `[A…, K]`, to which axes of one are added up to those of the indices into the
+    /// weights, and results have no axis `M`: no node stands between kernels then.
+    pub(crate) of_rows: bool,
     pub(crate) lhs_indices: Option<&'a Array>,
     pub(crate) rhs_indices: Option<&'a Array>,
     pub(crate) options: GatherMatmul,
@@ -64,18 +69,25 @@ pub(crate) fn gather_quantized_matmul(
     stacks: &[PackedLayer<'_>],
     gate: Option<(GatedActivation, GatedFallback)>,
 ) -> Result<Option<Vec<Array>>> {
-    let GatherInputs { x, lhs_indices, rhs_indices, options: gather_options } = inputs;
+    let GatherInputs { x, of_rows, lhs_indices, rhs_indices, options: gather_options } = inputs;
     let Some(&(first, _)) = stacks.first() else { return Ok(Some(vec![])) };
     let transpose = gather_options.transpose;
     let is_plain = stacks.len() == 1 && gate.is_none() && stacks[0].1.is_none();
-    if x.ndim() < 2 || !have_kernels(x, stacks) || !(transpose || is_plain) {
+    let shape = match rhs_indices {
+        Some(rhs_indices) if of_rows => routes::as_matrices(x.shape(), rhs_indices.ndim()),
+        _ => x.shape().to_vec(),
+    };
+    let &[.., m, last] = &shape[..] else { return Ok(None) };
+    if of_rows && rhs_indices.is_none() || !have_kernels(x, stacks) || !(transpose || is_plain) {
         return Ok(None);
     }
     let dtype = result_dtype(x, first);
     let x = &x.astype(dtype)?;
-    let mut places = routes::places("gather_matmul", x, &first.weight, [lhs_indices, rhs_indices])?;
-    let (m, last) = (x.dim(-2)?, x.dim(-1)?);
-    places.push(m);
+    let indices = [lhs_indices, rhs_indices];
+    let mut places = routes::places("gather_matmul", &shape, first.weight.shape(), indices)?;
+    if !of_rows {
+        places.push(m);
+    }
     let (mut arrays, mut shapes, mut has_bias) = (vec![x], Vec::new(), Vec::new());
     for &(w, bias) in stacks {
         let [n, words] = [w.weight.dim(-2)?, w.weight.dim(-1)?];
@@ -114,6 +126,7 @@ pub(crate) fn gather_quantized_matmul(
         has_lhs_indices: lhs_indices.is_some(),
         has_rhs_indices: rhs_indices.is_some(),
         transpose,
+        of_rows,
     };
     let kernel = QuantizedMatmul {
         quantization: first.quantization,
@@ -128,6 +141,10 @@ pub(crate) fn gather_quantized_matmul(
         let stacks = layers_of(quantization, &has_bias, &mut rest);
         let lhs_indices = if gather.has_lhs_indices { rest.first() } else { None };
         let rhs_indices = if gather.has_rhs_indices { rest.last() } else { None };
+        let x = &match rhs_indices {
+            Some(rhs) if of_rows => x.reshape(routes::as_matrices(x.shape(), rhs.ndim()))?,
+            _ => x.clone(),
+        };
         let mut products = Vec::new();
         for (packed, bias) in stacks {
             let product = match (lhs_indices, rhs_indices) {
@@ -140,7 +157,8 @@ pub(crate) fn gather_quantized_matmul(
                 _ => product,
             });
         }
-        gate_by_ops(gate, products)
+        let outputs = gate_by_ops(gate, products)?;
+        outputs.into_iter().map(|y| if of_rows { y.squeeze(-2) } else { Ok(y) }).collect()
     };
     let specs: Vec<_> = shapes.iter().map(|shape| (&shape[..], dtype)).collect();
     ffi::host_op(kernel, &arrays, &specs, Box::new(fallback)).map(Some)

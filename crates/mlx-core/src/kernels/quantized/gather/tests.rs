@@ -47,7 +47,13 @@ fn check_format(quantization: Quantization, dtype: Dtype, bounds: [f32; 2]) -> R
         let as_float32 = x.astype(Dtype::Float32)?;
         let expected =
             wide.gather_matmul_by_mlx(&as_float32, None, Some(&rhs), options)?.astype(dtype)?;
-        let inputs = GatherInputs { x: &x, lhs_indices: None, rhs_indices: Some(&rhs), options };
+        let inputs = GatherInputs {
+            x: &x,
+            of_rows: false,
+            lhs_indices: None,
+            rhs_indices: Some(&rhs),
+            options,
+        };
         for (arithmetic, bound) in [Arithmetic::Exact, Arithmetic::Fast].into_iter().zip(bounds) {
             let error = error(&ours(inputs, &packed, arithmetic)?, &expected)?;
             assert!(error <= bound, "{quantization} {dtype} {arithmetic:?} {options:?}: {error}");
