@@ -16,6 +16,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Checkpoint, TensorBytes, TensorInfo};
 use crate::nn::{Embedding, LayerNorm, Linear, Param, RmsNorm, WeightMatrix};
+use crate::nn::{SwitchActivation, SwitchGlu, SwitchLinear};
 use crate::ops::{self, Packed};
 use crate::quantization::{QuantMode, Quantization, QuantizationConfig};
 use crate::random;
@@ -302,23 +303,26 @@ impl Weights {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn matrix(&self, name: &str, input_dims: i32, output_dims: i32) -> Result<WeightMatrix> {
+        self.stack(name, input_dims, &[output_dims])
+    }
+
+    /// Takes a weight of shape `[rows…, input_dims]`, packed or not.
+    fn stack(&self, name: &str, input_dims: i32, rows: &[i32]) -> Result<WeightMatrix> {
         let at = self.at(name);
         if matches!(&*self.store.source.borrow(), Source::Random { .. }) {
-            return at.random_matrix(input_dims, output_dims);
+            return at.random_matrix(input_dims, rows);
         }
         let packed = at.contains("scales");
         match &self.store.quantization {
-            Some(config) if packed && config.of(&at.path).is_some() => {
-                at.packed(input_dims, output_dims)
-            }
-            _ => Ok(WeightMatrix::Dense(at.param("weight", &[output_dims, input_dims])?)),
+            Some(config) if packed && config.of(&at.path).is_some() => at.packed(input_dims, rows),
+            _ => Ok(WeightMatrix::Dense(at.param("weight", &[rows, &[input_dims]].concat())?)),
         }
     }
 
     /// Reads the format off the shapes, as mlx-lm does: a config's global numbers need not hold
     /// for every layer.
-    fn packed(&self, input_dims: i32, output_dims: i32) -> Result<WeightMatrix> {
-        let dense = || WeightMatrix::Dense(stand_in(&[output_dims, input_dims]).into());
+    fn packed(&self, input_dims: i32, rows: &[i32]) -> Result<WeightMatrix> {
+        let dense = || WeightMatrix::Dense(stand_in(&[rows, &[input_dims]].concat()).into());
         let (Some(weight), Some(scales)) = (self.take("weight"), self.take("scales")) else {
             self.store.report.borrow_mut().missing.push(self.full_name("weight"));
             self.take("biases");
@@ -335,10 +339,11 @@ impl Weights {
             return Ok(dense());
         };
         let Quantization { group_size, bits, mode } = quantization;
-        let packed_shape = [output_dims, input_dims / 32 * bits + input_dims % 32 * bits / 32];
-        let scales_shape = [output_dims, input_dims / group_size];
+        let words = input_dims / 32 * bits + input_dims % 32 * bits / 32;
+        let packed_shape = [rows, &[words]].concat();
+        let scales_shape = [rows, &[input_dims / group_size]].concat();
         for (name, tensor, shape) in
-            [("weight", &weight, packed_shape), ("scales", &scales, scales_shape)]
+            [("weight", &weight, &packed_shape), ("scales", &scales, &scales_shape)]
         {
             if tensor.shape() != shape {
                 self.mismatched(name, format!("{shape:?} ({quantization})"), tensor);
@@ -369,18 +374,19 @@ impl Weights {
         WeightMatrix::Packed(packed)
     }
 
-    fn random_matrix(&self, input_dims: i32, output_dims: i32) -> Result<WeightMatrix> {
+    fn random_matrix(&self, input_dims: i32, rows: &[i32]) -> Result<WeightMatrix> {
         let quantization = self.store.quantization.as_ref().and_then(|c| c.of(&self.path));
         let Some(Quantization { group_size, bits, mode }) =
             quantization.filter(|q| input_dims % q.group_size == 0)
         else {
-            return Ok(WeightMatrix::Dense(self.param("weight", &[output_dims, input_dims])?));
+            let shape = [rows, &[input_dims]].concat();
+            return Ok(WeightMatrix::Dense(self.param("weight", &shape)?));
         };
         let Source::Random { dtype, key } = &mut *self.store.source.borrow_mut() else {
             return Err(Error::new(ErrorKind::Runtime, "weights: not random"));
         };
-        let scales_shape = [output_dims, input_dims / group_size];
-        let weight_shape = [output_dims, input_dims * bits / 32];
+        let scales_shape = [rows, &[input_dims / group_size]].concat();
+        let weight_shape = [rows, &[input_dims * bits / 32]].concat();
         let weight = random::bits(&weight_shape, 4, Some(&next_key(key)?))?;
         let (scales, biases) = match mode {
             QuantMode::Affine => {
@@ -410,6 +416,62 @@ impl Weights {
         Ok(Linear {
             weight: self.matrix(name, input_dims, output_dims)?,
             bias: if bias { Some(self.at(name).param("bias", &[output_dims])?) } else { None },
+        })
+    }
+
+    /// Takes stacked linear layers; argument order is that of mlx-lm's `SwitchLinear`.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    ///
+    /// ```
+    /// use mlx_core::{Dtype, Weights, ops};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let weight = ops::ones(&[4, 2, 3], Dtype::Float32)?;
+    /// let weights = Weights::from_arrays([("mlp.switch_mlp.up_proj.weight".to_owned(), weight)]);
+    /// let experts = weights.at("mlp.switch_mlp").switch_linear("up_proj", 3, 2, 4, false)?;
+    /// weights.finish()?;
+    /// let (x, chosen) = (ops::ones(&[1, 1, 3], Dtype::Float32)?, ops::zeros(&[2], Dtype::Uint32)?);
+    /// assert_eq!(experts.forward(&x, &chosen, false)?.to_vec::<f32>()?, [3.0; 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn switch_linear(
+        &self,
+        name: &str,
+        input_dims: i32,
+        output_dims: i32,
+        num_experts: i32,
+        bias: bool,
+    ) -> Result<SwitchLinear> {
+        let rows = [num_experts, output_dims];
+        Ok(SwitchLinear {
+            weight: self.stack(name, input_dims, &rows)?,
+            bias: if bias { Some(self.at(name).param("bias", &rows)?) } else { None },
+        })
+    }
+
+    /// Takes stacked gated layers, `gate_proj`, `up_proj` and `down_proj` below `name`; argument order is
+    /// that of mlx-lm's `SwitchGLU`.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn switch_glu(
+        &self,
+        name: &str,
+        input_dims: i32,
+        hidden_dims: i32,
+        num_experts: i32,
+        activation: impl Into<SwitchActivation>,
+        bias: bool,
+    ) -> Result<SwitchGlu> {
+        let at = self.at(name);
+        Ok(SwitchGlu {
+            gate_proj: at.switch_linear("gate_proj", input_dims, hidden_dims, num_experts, bias)?,
+            up_proj: at.switch_linear("up_proj", input_dims, hidden_dims, num_experts, bias)?,
+            down_proj: at.switch_linear("down_proj", hidden_dims, input_dims, num_experts, bias)?,
+            activation: activation.into(),
         })
     }
 

@@ -71,6 +71,7 @@ mod tests {
     /// By MLX's ops, in float32.
     fn expected(gate: &Array, x: &Array, activation: GatedActivation) -> Result<Array> {
         let wide = |x: &Array| x.astype(Dtype::Float32);
+        let dtype = x.dtype();
         let gate = match activation {
             GatedActivation::Silu => nn::silu(&wide(gate)?),
             GatedActivation::Gelu => nn::gelu(&wide(gate)?),
@@ -79,6 +80,11 @@ mod tests {
             GatedActivation::Relu => nn::relu(&wide(gate)?),
             GatedActivation::Relu2 => nn::relu2(&wide(gate)?),
             GatedActivation::Sigmoid => nn::sigmoid(&wide(gate)?),
+            GatedActivation::ClampedSwiglu => {
+                let (gate, x) = (wide(gate)?.minimum(7.0)?, wide(x)?.minimum(7.0)?.maximum(-7.0)?);
+                let gate = (&gate * nn::sigmoid(&(&gate * 1.702)?))?;
+                return (gate * (x + 1.0))?.astype(dtype);
+            }
         };
         (gate? * wide(x)?)?.astype(x.dtype())
     }

@@ -1,4 +1,8 @@
-//! Products with a layer's dense weights.
+//! Products with a layer's dense weights, one by one or chosen from a stack.
+
+mod gather;
+
+pub(crate) use gather::{GatherLinear, gather_linear, has_gather_linear};
 
 use std::ffi::CStr;
 

@@ -14,6 +14,7 @@ mod matmul;
 mod norm;
 mod quantized;
 mod rope;
+mod routes;
 mod softmax;
 
 pub(crate) use activation::gated;
@@ -22,9 +23,10 @@ pub(crate) use cached_attention::{
     CachedAttentionArrays, CachedAttentionParts, RopeParts, cached_attention,
 };
 pub(crate) use elementwise::{add, multiply};
-pub(crate) use matmul::{has_linear, linear};
+pub(crate) use matmul::{GatherLinear, gather_linear, has_gather_linear, has_linear, linear};
 pub(crate) use norm::{add_rms_norm, layer_norm, rms_norm};
 pub(crate) use quantized::{GatedFallback, PackedLayer, gated_quantized_matmul, quantized_matmul};
+pub(crate) use quantized::{GatherInputs, gather_quantized_matmul, take_rows};
 pub(crate) use rope::{has_rope, rope};
 pub(crate) use softmax::{has_softmax, logsumexp, softmax};
 

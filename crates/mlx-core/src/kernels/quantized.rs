@@ -1,4 +1,10 @@
-//! Products with packed weights.
+//! Products with packed weights, one by one or chosen from a stack, and their rows.
+
+mod gather;
+mod rows;
+
+pub(crate) use gather::{GatherInputs, gather_quantized_matmul};
+pub(crate) use rows::take_rows;
 
 use std::ffi::CStr;
 
@@ -6,8 +12,10 @@ use half::{bf16, f16};
 
 use super::compute::activation::GatedActivation;
 use super::compute::quantized::{
-    E4m3, E8m0, Format, Input, Layer, Rows, Scale, gated_matmul, matmul,
+    E4m3, E8m0, Format, Input, Layer, Rows, Scale, gated_matmul, gather_gated_matmul,
+    gather_matmul, gather_sums, matmul,
 };
+use super::routes;
 use super::{
     Arithmetic, Float, KernelOptions, elements, elements_mut, isa_number, only, options, with_float,
 };
@@ -25,6 +33,8 @@ struct QuantizedMatmul {
     has_bias: Vec<bool>,
     /// What becomes of two products; without it, each is an output.
     gate: Option<GatedActivation>,
+    /// Whether weights are stacks to choose from.
+    gather: Option<gather::Gather>,
     options: KernelOptions,
 }
 
@@ -48,7 +58,9 @@ impl HostKernel for QuantizedMatmul {
         let Quantization { group_size, bits, mode } = self.quantization;
         let KernelOptions { arithmetic, isa } = self.options;
         let gate = self.gate.map_or(0, |gate| 1 + gate as u64);
-        let numbers = [group_size as u64, bits as u64, mode as u64, arithmetic as u64, gate];
+        let gather = self.gather.map_or(0, gather::Gather::number);
+        let numbers =
+            [group_size as u64, bits as u64, mode as u64, arithmetic as u64, gate, gather];
         let has_bias = self.has_bias.iter().map(|&has_bias| has_bias.into());
         numbers.into_iter().chain([isa_number(isa)]).chain(has_bias).collect()
     }
@@ -81,44 +93,92 @@ impl QuantizedMatmul {
         outputs: &mut [HostOutput<'_>],
         scales_of: fn(&[u8]) -> Result<&[S], String>,
     ) -> Result<(), String> {
-        let Some((x, mut inputs)) = inputs.split_first() else { return Err("no inputs".into()) };
-        let k = x.shape.last().map_or(0, |&k| k as usize);
-        let group_size = self.quantization.group_size as usize;
-        let format = format_of(self.quantization).ok_or("no kernel for this format")?;
+        let Some((x, mut rest)) = inputs.split_first() else { return Err("no inputs".into()) };
+        let stack = rest.first().map_or(&[][..], |weight| weight.shape);
+        let k =
+            stack.last().map_or(0, |&words| words as usize * 32 / self.quantization.bits as usize);
         let mut layers = Vec::with_capacity(self.has_bias.len());
         for &has_bias in &self.has_bias {
-            let mut next = || {
-                let (input, rest) = inputs.split_first().ok_or("too few inputs")?;
-                inputs = rest;
-                Ok::<_, String>(input.bytes)
-            };
-            let (packed, scales) = (next()?, scales_of(next()?)?);
-            let biases = match self.quantization.mode {
-                QuantMode::Affine => scales_of(next()?)?,
-                _ => &[],
-            };
-            let bias = if has_bias { Some(elements::<X>(next()?)?) } else { None };
-            layers
-                .push(Layer { w: Rows::new(format, group_size, k, packed, scales, biases)?, bias });
+            layers.push(self.layer::<X, S>(&mut rest, has_bias, k, scales_of)?);
         }
-        let x = elements::<X>(x.bytes)?;
-        let KernelOptions { arithmetic, isa } = self.options;
-        let x = match arithmetic {
-            Arithmetic::Exact => Input::exact(x, k, format),
-            Arithmetic::Fast => Input::fast(isa, x, k, group_size, format),
-        };
+        let places = outputs.first().map_or(&[][..], |out| out.shape);
         let mut outs = outputs
             .iter_mut()
             .map(|out| elements_mut::<X>(out.bytes))
             .collect::<Result<Vec<_>, _>>()?;
+        let isa = self.options.isa;
+        let Some(gather) = self.gather else {
+            let x = self.input(elements::<X>(x.bytes)?, k)?;
+            return match (self.gate, &layers[..], &mut outs[..]) {
+                (None, layers, outs) => {
+                    matmul(isa, &x, layers, outs);
+                    Ok(())
+                }
+                (Some(function), &[gate, up], [out]) => {
+                    gated_matmul(isa, &x, function, [gate, up], out);
+                    Ok(())
+                }
+                _ => Err(format!("{} weights, {} outputs", layers.len(), outs.len())),
+            };
+        };
+        let indices = gather.indices(rest)?;
+        let routes = match (gather.of_rows, indices) {
+            (true, [_, Some(rhs)]) => {
+                let [x, out] = [x.shape, places].map(|s| routes::as_matrices(s, rhs.shape.len()));
+                routes::routes(&x, stack, indices, &out)?
+            }
+            _ => routes::routes(x.shape, stack, indices, places)?,
+        };
+        let x = elements::<X>(x.bytes)?;
         match (self.gate, &layers[..], &mut outs[..]) {
-            (None, layers, outs) => matmul(isa, &x, layers, outs),
+            (None, [layer], [out]) if !gather.transpose => {
+                gather_sums(isa, x, &layer.w, &routes, out);
+            }
+            (None, layers, outs) => {
+                gather_matmul(isa, &self.input(x, k)?, layers, &routes, outs);
+            }
             (Some(function), &[gate, up], [out]) => {
-                gated_matmul(isa, &x, function, [gate, up], out);
+                gather_gated_matmul(isa, &self.input(x, k)?, function, [gate, up], &routes, out);
             }
             _ => return Err(format!("{} weights, {} outputs", layers.len(), outs.len())),
         }
         Ok(())
+    }
+
+    /// Takes the parts of a weight, and a bias, off the inputs.
+    fn layer<'a, X: Float, S: Scale>(
+        &self,
+        inputs: &mut &'a [HostInput<'a>],
+        has_bias: bool,
+        k: usize,
+        scales_of: fn(&[u8]) -> Result<&[S], String>,
+    ) -> Result<Layer<'a, S, X>, String> {
+        let mut next = || {
+            let (input, rest) = inputs.split_first().ok_or("too few inputs")?;
+            *inputs = rest;
+            Ok::<_, String>(input.bytes)
+        };
+        let (packed, scales) = (next()?, scales_of(next()?)?);
+        let biases = match self.quantization.mode {
+            QuantMode::Affine => scales_of(next()?)?,
+            _ => &[],
+        };
+        let bias = if has_bias { Some(elements::<X>(next()?)?) } else { None };
+        let format = format_of(self.quantization).ok_or("no kernel for this format")?;
+        let group_size = self.quantization.group_size as usize;
+        Ok(Layer { w: Rows::new(format, group_size, k, packed, scales, biases)?, bias })
+    }
+
+    /// Takes rows of activations as products read them.
+    fn input<X: Float>(&self, x: &[X], k: usize) -> Result<Input, String> {
+        let KernelOptions { arithmetic, isa } = self.options;
+        let group_size = self.quantization.group_size as usize;
+        let format = format_of(self.quantization).ok_or("no kernel for this format")?;
+        Ok(match (arithmetic, self.gather) {
+            (Arithmetic::Exact, _) => Input::exact(x, k, format),
+            (Arithmetic::Fast, None) => Input::fast(isa, x, k, group_size, format),
+            (Arithmetic::Fast, Some(_)) => Input::fast_apart(isa, x, k, group_size, format),
+        })
     }
 }
 
@@ -160,7 +220,7 @@ pub(crate) fn gated_quantized_matmul(
 /// [`nn::gated`](crate::nn::gated) by ops.
 pub(crate) type GatedFallback = fn(&Array, &Array, GatedActivation) -> Result<Array>;
 
-/// Tells whether there is a kernel for a weight.
+/// Tells whether there is a kernel for a weight's format.
 fn has_kernel(w: &Packed) -> bool {
     let is_affine = w.quantization.mode == QuantMode::Affine;
     let scales_fit = match &w.biases {
@@ -169,14 +229,59 @@ fn has_kernel(w: &Packed) -> bool {
         }
         None => !is_affine,
     };
-    scales_fit
-        && w.weight.ndim() == 2
-        && w.weight.dtype() == Dtype::Uint32
-        && format_of(w.quantization).is_some()
+    scales_fit && w.weight.dtype() == Dtype::Uint32 && format_of(w.quantization).is_some()
 }
 
 fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16)
+}
+
+/// Tells whether there is a kernel for the product with these weights together.
+fn have_kernels(x: &Array, layers: &[PackedLayer<'_>]) -> bool {
+    let Some(&(first, _)) = layers.first() else { return true };
+    let is_of_kind = |w: &Packed| {
+        w.quantization == first.quantization && w.scales.dtype() == first.scales.dtype()
+    };
+    is_float(x.dtype()) && layers.iter().all(|(w, _)| has_kernel(w) && is_of_kind(w))
+}
+
+/// As MLX: the type that holds inputs and scales.
+fn result_dtype(x: &Array, w: &Packed) -> Dtype {
+    match w.quantization.mode {
+        QuantMode::Affine => promote_types(x.dtype(), w.scales.dtype()),
+        _ => x.dtype(),
+    }
+}
+
+/// Returns the weights that a fallback is given, each with its bias, and leaves what is behind them.
+fn layers_of(
+    quantization: Quantization,
+    has_bias: &[bool],
+    inputs: &mut &[Array],
+) -> Vec<(Packed, Option<Array>)> {
+    let mut next = || {
+        let (input, rest) = inputs.split_first()?;
+        *inputs = rest;
+        Some(input.clone())
+    };
+    let mut layers = Vec::new();
+    for &has_bias in has_bias {
+        let (Some(weight), Some(scales)) = (next(), next()) else { break };
+        let biases = if quantization.mode == QuantMode::Affine { next() } else { None };
+        let bias = if has_bias { next() } else { None };
+        layers.push((Packed { weight, scales, biases, quantization }, bias));
+    }
+    layers
+}
+
+fn gate_by_ops(
+    gate: Option<(GatedActivation, GatedFallback)>,
+    products: Vec<Array>,
+) -> Result<Vec<Array>> {
+    match (gate, &products[..]) {
+        (Some((function, gated)), [gate, up]) => Ok(vec![gated(gate, up, function)?]),
+        _ => Ok(products),
+    }
 }
 
 fn call(
@@ -185,16 +290,11 @@ fn call(
     gate: Option<(GatedActivation, GatedFallback)>,
 ) -> Result<Option<Vec<Array>>> {
     let Some(&(first, _)) = layers.first() else { return Ok(Some(vec![])) };
-    let is_of_kind = |w: &Packed| {
-        w.quantization == first.quantization && w.scales.dtype() == first.scales.dtype()
-    };
     let Some((&last, leading)) = x.shape().split_last() else { return Ok(None) };
-    if !is_float(x.dtype()) || !layers.iter().all(|(w, _)| has_kernel(w) && is_of_kind(w)) {
+    if !have_kernels(x, layers) || layers.iter().any(|(w, _)| w.weight.ndim() != 2) {
         return Ok(None);
     }
-    // As MLX: a result of the type that holds inputs and scales.
-    let is_affine = first.quantization.mode == QuantMode::Affine;
-    let dtype = if is_affine { promote_types(x.dtype(), first.scales.dtype()) } else { x.dtype() };
+    let dtype = result_dtype(x, first);
     let x = &x.astype(dtype)?;
     let mut inputs = vec![x];
     let (mut shapes, mut has_bias) = (Vec::new(), Vec::new());
@@ -225,27 +325,21 @@ fn call(
         quantization: first.quantization,
         has_bias: has_bias.clone(),
         gate: gate.map(|(function, _)| function),
+        gather: None,
         options: options(),
     };
     let quantization = first.quantization;
     let fallback = move |inputs: &[Array]| {
-        let mut rest = inputs.iter().skip(1).cloned();
+        let Some((x, mut rest)) = inputs.split_first() else { return Ok(vec![]) };
         let mut products = Vec::new();
-        for &has_bias in &has_bias {
-            let (Some(weight), Some(scales)) = (rest.next(), rest.next()) else { break };
-            let biases = if is_affine { rest.next() } else { None };
-            let product = Packed { weight, scales, biases, quantization };
-            let product = product.matmul_by_mlx(&inputs[0], true)?;
-            let bias = if has_bias { rest.next() } else { None };
+        for (packed, bias) in layers_of(quantization, &has_bias, &mut rest) {
+            let product = packed.matmul_by_mlx(x, true)?;
             products.push(match bias {
                 Some(bias) => (product + bias)?,
                 None => product,
             });
         }
-        match (gate, &products[..]) {
-            (Some((function, gated)), [gate, up]) => Ok(vec![gated(gate, up, function)?]),
-            _ => Ok(products),
-        }
+        gate_by_ops(gate, products)
     };
     if gate.is_some() {
         shapes.truncate(1);
@@ -255,152 +349,4 @@ fn call(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::{self, Linear, WeightMatrix};
-    use crate::ops::{Closeness, quantize};
-    use crate::transforms::grad_once;
-    use crate::{Device, random, with_device};
-
-    fn all() -> Vec<Quantization> {
-        let affine = [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| {
-            let of = move |group_size| Quantization { group_size, bits, mode: QuantMode::Affine };
-            [32, 64, 128].map(of)
-        });
-        affine.chain(QuantMode::ALL[1..].iter().map(|&mode| Quantization::of(mode))).collect()
-    }
-
-    /// The largest difference over the largest product.
-    fn error(a: &Array, b: &Array) -> Result<f32> {
-        assert_eq!((a.shape(), a.dtype()), (b.shape(), b.dtype()));
-        let (a, b) = (a.astype(Dtype::Float32)?, b.astype(Dtype::Float32)?);
-        let difference = (&a - &b)?.abs()?.max(.., false)?.item::<f32>()?;
-        Ok(difference / b.abs()?.max(.., false)?.item::<f32>()?)
-    }
-
-    fn check_format(quantization: Quantization, dtype: Dtype, bounds: [f32; 2]) -> Result<()> {
-        let key = random::key(3)?;
-        let k = 3 * quantization.group_size.max(32);
-        let w = random::normal(&[10, k], Dtype::Float32, 0.0, 1.0, Some(&key))?.astype(dtype)?;
-        let x = random::normal(&[2, 3, k], Dtype::Float32, 0.1, 1.0, Some(&key))?.astype(dtype)?;
-        let packed = quantize(&w, quantization)?;
-        // MLX sums in the input's type; what it sums in float32 is nearer to the truth.
-        let as_float32 = |array: &Array| array.astype(Dtype::Float32);
-        let wide = match &packed.biases {
-            Some(biases) => Packed {
-                scales: as_float32(&packed.scales)?,
-                biases: Some(as_float32(biases)?),
-                ..packed.clone()
-            },
-            None => packed.clone(),
-        };
-        let expected = wide.matmul_by_mlx(&as_float32(&x)?, true)?.astype(dtype)?;
-        for (arithmetic, bound) in [Arithmetic::Exact, Arithmetic::Fast].into_iter().zip(bounds) {
-            let options = KernelOptions { arithmetic, ..options() };
-            let layers = [(&packed, None)];
-            let ours = super::super::with_options(options, || quantized_matmul(&x, &layers))?;
-            let error = error(&ours.expect("there is a kernel")[0], &expected)?;
-            assert!(error <= bound, "{quantization} {dtype} {arithmetic:?}: {error}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn agrees_with_mlx() -> Result<()> {
-        with_device(Device::Cpu, || {
-            for quantization in all() {
-                check_format(quantization, Dtype::Float32, [1e-6, 0.02])?;
-                check_format(quantization, Dtype::Float16, [1e-3, 0.02])?;
-                check_format(quantization, Dtype::Bfloat16, [8e-3, 0.03])?;
-            }
-            Ok(())
-        })
-    }
-
-    #[test]
-    fn runs_under_transforms_and_on_views() -> Result<()> {
-        with_device(Device::Cpu, || {
-            let packed = quantize(
-                &random::normal(&[8, 64], Dtype::Float32, 0.0, 1.0, Some(&random::key(1)?))?,
-                Quantization::of(QuantMode::Affine),
-            )?;
-            let x =
-                random::normal(&[64, 5], Dtype::Float32, 0.0, 1.0, Some(&random::key(2)?))?.t()?;
-            let close = |a: &Array, b: &Array| -> Result<()> {
-                let bounds = Closeness { rtol: 1e-5, atol: 2e-4, equal_nan: false };
-                assert!(a.allclose(b, bounds)?.item::<bool>()?, "{a}\n{b}");
-                Ok(())
-            };
-            let f = {
-                let packed = packed.clone();
-                move |x: &[Array]| Ok(vec![packed.matmul(&x[0], true)?])
-            };
-            let expected = packed.matmul_by_mlx(&x, true)?;
-            let inputs = [x.clone()];
-            close(&f(&inputs)?[0], &expected)?;
-            close(&crate::transforms::compile(f.clone(), false)?.call(&inputs)?[0], &expected)?;
-            // The gradient by the input; MLX has no vmap of the product.
-            let loss = |x: &[Array]| Ok(vec![f(x)?[0].square()?.sum(.., false)?]);
-            let by_mlx = |x: &[Array]| {
-                Ok(vec![packed.matmul_by_mlx(&x[0], true)?.square()?.sum(.., false)?])
-            };
-            close(&grad_once(loss, &inputs, 0)?[0], &grad_once(by_mlx, &inputs, 0)?[0])
-        })
-    }
-
-    fn layer(n: i32, has_bias: bool) -> Result<Linear> {
-        let mut layer = Linear::new(128, n, has_bias)?;
-        layer.weight.quantize(Quantization::of(QuantMode::Affine))?;
-        Ok(layer)
-    }
-
-    #[test]
-    fn layers_together_are_layers_one_by_one() -> Result<()> {
-        with_device(Device::Cpu, || {
-            let layers = [layer(8, true)?, layer(24, false)?, layer(8, true)?];
-            let [a, b, c] = &layers;
-            let x = random::normal(&[2, 3, 128], Dtype::Float32, 0.0, 1.0, None)?;
-            let check = |ours: &Array, theirs: &Array| -> Result<()> {
-                assert_eq!((ours.shape(), ours.dtype()), (theirs.shape(), theirs.dtype()));
-                assert!(error(ours, theirs)? < 1e-6, "{ours}\n{theirs}");
-                Ok(())
-            };
-            let by_mlx = |layer: &Linear, x: &Array| {
-                let WeightMatrix::Packed(packed) = &layer.weight else { panic!("not packed") };
-                let product = packed.matmul_by_mlx(x, true)?;
-                layer.bias.as_deref().map_or(Ok(product.clone()), |bias| product.add(bias))
-            };
-            let f = {
-                let [a, b, c] = layers.clone();
-                move |x: &[Array]| Ok(Linear::forward_each([&a, &b, &c], &x[0])?.to_vec())
-            };
-            let inputs = [x.clone()];
-            let compiled = crate::transforms::compile(f.clone(), false)?.call(&inputs)?;
-            for ((layer, ours), compiled) in layers.iter().zip(f(&inputs)?).zip(&compiled) {
-                check(&ours, &by_mlx(layer, &x)?)?;
-                check(compiled, &ours)?;
-            }
-            let expected = nn::gated(&by_mlx(a, &x)?, &by_mlx(c, &x)?, GatedActivation::Silu)?;
-            check(&Linear::forward_gated(a, c, &x, GatedActivation::Silu)?, &expected)?;
-            let loss = |x: &[Array]| {
-                let gated = Linear::forward_gated(a, c, &x[0], GatedActivation::Silu)?;
-                let [a, b] = Linear::forward_each([a, b], &x[0])?;
-                Ok(vec![((gated + a)?.sum(.., false)? + b.sum(.., false)?)?])
-            };
-            let loss_by_mlx = |x: &[Array]| {
-                let [a, b, c] = [by_mlx(a, &x[0])?, by_mlx(b, &x[0])?, by_mlx(c, &x[0])?];
-                let gated = (nn::silu(&a)? * c)?;
-                Ok(vec![((gated + a)?.sum(.., false)? + b.sum(.., false)?)?])
-            };
-            check(&grad_once(loss, &inputs, 0)?[0], &grad_once(loss_by_mlx, &inputs, 0)?[0])?;
-            // Layers that no kernel takes together, and sizes that do not go together.
-            let dense = Linear::new(128, 8, true)?;
-            let [y, z] = Linear::forward_each([a, &dense], &x)?;
-            check(&y, &a.forward(&x)?)?;
-            check(&z, &dense.forward(&x)?)?;
-            assert!(Linear::forward_gated(a, b, &x, GatedActivation::Silu).is_err());
-            assert!(Linear::forward_each([a, b], &x.at((.., .., ..64))?).is_err());
-            Ok(())
-        })
-    }
-}
+mod tests;

@@ -107,7 +107,7 @@ pub fn silu(x: &Array) -> Result<Array> {
     x * x.sigmoid()
 }
 
-/// Returns `activation(gate) * x`; one pass of our own on a CPU.
+/// Returns `activation(gate) * x`, or what else the activation says; one pass of our own on a CPU.
 ///
 /// With [`GatedActivation::Silu`] it is mlx-lm's `swiglu`.
 ///
@@ -141,6 +141,12 @@ pub(super) fn gated_by_ops(gate: &Array, x: &Array, activation: GatedActivation)
         GatedActivation::Relu => relu(gate),
         GatedActivation::Relu2 => relu2(gate),
         GatedActivation::Sigmoid => sigmoid(gate),
+        GatedActivation::ClampedSwiglu => {
+            let (limit, slope) = GatedActivation::CLAMPED_SWIGLU;
+            let gate = gate.minimum(limit)?;
+            let gate = (&gate * gate.multiply(slope)?.sigmoid())?;
+            return gate * (x.minimum(limit)?.maximum(-limit)? + 1.0);
+        }
     };
     gate? * x
 }

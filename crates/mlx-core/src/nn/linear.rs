@@ -11,7 +11,7 @@ use crate::quantization::Quantization;
 /// A weight in the form that the checkpoint has it.
 #[derive(Clone, Debug)]
 pub enum WeightMatrix {
-    /// `[D, E]`
+    /// `[D, E]`, or a stack of such
     Dense(Param),
     /// Quantized.
     Packed(Packed),

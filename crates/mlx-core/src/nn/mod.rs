@@ -11,6 +11,7 @@
 //! | `Module`, `Sequential`, `Identity` | [`Module`] and [`Layer`], [`Sequential`], [`Identity`] |
 //! | `Linear`, `QuantizedLinear` | [`Linear`], dense or packed |
 //! | `Embedding`, `QuantizedEmbedding` | [`Embedding`], dense or packed |
+//! | mlx-lm's `SwitchLinear`, `SwitchGLU` | [`SwitchLinear`], [`SwitchGlu`], dense or packed |
 //! | `Bilinear` | [`Bilinear`] |
 //! | `Conv1d`, `Conv2d`, `Conv3d` | [`Conv1d`], [`Conv2d`], [`Conv3d`] |
 //! | `ConvTranspose1d`, `ConvTranspose2d`, `ConvTranspose3d` | [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`] |
@@ -56,6 +57,7 @@ mod pooling;
 mod positional;
 mod recurrent;
 mod rope;
+mod switch;
 mod train;
 mod transformer;
 mod upsample;
@@ -86,6 +88,7 @@ pub use positional::{Alibi, AlibiShape, SinusoidalOptions, SinusoidalPositionalE
 pub use recurrent::{Gru, Lstm, LstmState, Rnn};
 pub use rope::Rope;
 pub(crate) use rope::rotate;
+pub use switch::{SwitchActivation, SwitchGlu, SwitchLinear};
 pub use train::{checkpoint, value_and_grad, value_and_grad_with};
 pub use transformer::{DecoderMasks, MultiHeadAttention, MultiHeadAttentionOptions};
 pub use transformer::{Transformer, TransformerMasks, TransformerOptions};

@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{ArrayVec, array_op};
+use crate::kernels::{self, GatherLinear};
 
 binary_functions! {
     inner, mlx_inner, "Returns the inner product over the last axes.";
@@ -124,7 +125,8 @@ pub fn addmm(c: &Array, a: &Array, b: &Array, alpha: f32, beta: f32) -> Result<A
 /// Multiplies the matrices that the indices choose from stacks of them; without indices of a side,
 /// all of it.
 ///
-/// An index is not negative. MLX's CPU backend takes `float32` only.
+/// An index is not negative. On a CPU it is a kernel of ours, which takes `b` as it lies: the transpose of
+/// `[B…, N, K]` is the fastest.
 ///
 /// # Shape
 /// `a: [A…, M, K]`, `b: [B…, K, N]`, indices into the flattened `A…` and `B…` that broadcast to
@@ -134,6 +136,25 @@ pub fn addmm(c: &Array, a: &Array, b: &Array, alpha: f32, beta: f32) -> Result<A
 /// When the shapes do not fit, the indices are not integers, or one that the host has at hand is out
 /// of range.
 pub fn gather_mm(
+    a: &Array,
+    b: &Array,
+    lhs_indices: Option<&Array>,
+    rhs_indices: Option<&Array>,
+    sorted_indices: bool,
+) -> Result<Array> {
+    let has_indices = lhs_indices.is_some() || rhs_indices.is_some();
+    if has_indices && a.ndim() > 1 && b.ndim() > 1 {
+        let b = b.swapaxes(-1, -2)?;
+        if kernels::has_gather_linear(a, &b)? {
+            let gather = GatherLinear { lhs_indices, rhs_indices, sorted_indices };
+            return kernels::gather_linear(a, &b, None, gather);
+        }
+    }
+    gather_mm_by_mlx(a, b, lhs_indices, rhs_indices, sorted_indices)
+}
+
+/// Does as [`gather_mm`] by MLX's own kernel.
+pub(crate) fn gather_mm_by_mlx(
     a: &Array,
     b: &Array,
     lhs_indices: Option<&Array>,
@@ -152,7 +173,7 @@ pub fn gather_mm(
 }
 
 /// Brings indices into the matrices that are stacked in an array in range.
-pub(super) fn matrix_indices(
+pub(crate) fn matrix_indices(
     op: &str,
     stack: &Array,
     indices: Option<&Array>,

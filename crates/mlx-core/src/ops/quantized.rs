@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::{array_op, vec_op};
-use crate::kernels::{self, GatedActivation, PackedLayer};
+use crate::kernels::{self, GatedActivation, GatherInputs, PackedLayer};
 use crate::quantization::{QuantMode, Quantization};
 use crate::stream;
 
@@ -261,7 +261,7 @@ impl Packed {
     }
 
     /// Returns `x × wᵀ` (`transpose`) or `x × w` without unpacking the weight; on a CPU by a kernel of
-    /// ours that computes as [`kernels::options`] say.
+    /// ours, which with `transpose` computes as [`kernels::options`] say and else is exact.
     ///
     /// # Shape
     /// `x: […, E] → […, D]`; without `transpose` `[…, D] → […, E]`.
@@ -278,7 +278,13 @@ impl Packed {
         if transpose && let Some([y]) = Packed::matmul_each(x, [(self, None)])? {
             return Ok(y);
         }
-        self.matmul_by_mlx(x, transpose)
+        let options = GatherMatmul { transpose, sorted_indices: false };
+        let (lhs_indices, rhs_indices) = (None, None);
+        let inputs = GatherInputs { x, of_rows: false, lhs_indices, rhs_indices, options };
+        match Packed::gather_each(inputs, [(self, None)])? {
+            Some([y]) => Ok(y),
+            None => self.matmul_by_mlx(x, transpose),
+        }
     }
 
     /// Returns `x × wᵀ + bias` of each weight by one kernel of ours, or `None` where there is none:
@@ -334,7 +340,7 @@ impl Packed {
 
     /// Returns [`Packed::matmul`] with one of the stacked weights, or of the inputs, per index.
     ///
-    /// An index is not negative.
+    /// An index is not negative. On a CPU the order of indices does not matter.
     ///
     /// # Shape
     /// `x: […, L, E]` → `[…, L, D]`, the axes before them those of the indices
@@ -357,6 +363,55 @@ impl Packed {
                 format!("gather_matmul: empty input {x:?} or weight {:?}", self.weight),
             ));
         }
+        let inputs = GatherInputs { x, of_rows: false, lhs_indices, rhs_indices, options };
+        match Packed::gather_each(inputs, [(self, None)])? {
+            Some([y]) => Ok(y),
+            None => self.gather_matmul_by_mlx(x, lhs_indices, rhs_indices, options),
+        }
+    }
+
+    /// Does as [`Packed::gather_matmul`] with each stack, plus the bias of the weight in use, by one
+    /// kernel of ours, or returns `None` where there is none.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, the indices are not integers, or one that the host has at hand is
+    /// out of range.
+    pub(crate) fn gather_each<const N: usize>(
+        inputs: GatherInputs<'_>,
+        stacks: [PackedLayer<'_>; N],
+    ) -> Result<Option<[Array; N]>> {
+        if !has_kernels(inputs.x, &stacks)? {
+            return Ok(None);
+        }
+        let outputs = kernels::gather_quantized_matmul(inputs, &stacks, None)?;
+        Ok(outputs.and_then(|outputs| outputs.try_into().ok()))
+    }
+
+    /// Returns `function(gate) * up` of the results of two stacks, as [`Packed::gather_each`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn gather_gated(
+        inputs: GatherInputs<'_>,
+        stacks: [PackedLayer<'_>; 2],
+        function: GatedActivation,
+        fallback: kernels::GatedFallback,
+    ) -> Result<Option<Array>> {
+        if !has_kernels(inputs.x, &stacks)? {
+            return Ok(None);
+        }
+        let gate = Some((function, fallback));
+        Ok(kernels::gather_quantized_matmul(inputs, &stacks, gate)?.and_then(|mut y| y.pop()))
+    }
+
+    /// Does as [`Packed::gather_matmul`] by MLX's own kernel, with parts that belong together.
+    pub(crate) fn gather_matmul_by_mlx(
+        &self,
+        x: &Array,
+        lhs_indices: Option<&Array>,
+        rhs_indices: Option<&Array>,
+        options: GatherMatmul,
+    ) -> Result<Array> {
         let lhs_indices = matrix_indices("gather_matmul", x, lhs_indices)?;
         let rhs_indices = matrix_indices("gather_matmul", &self.weight, rhs_indices)?;
         let (lhs_indices, rhs_indices) = (lhs_indices.as_ref(), rhs_indices.as_ref());
@@ -417,6 +472,17 @@ impl Packed {
     /// # Errors
     /// When the indices are not integers, or one that the host has at hand is out of range.
     pub fn take_rows(&self, indices: &Array) -> Result<Array> {
+        if self.check("take_rows").is_ok()
+            && stream::current_device()? == Device::Cpu
+            && let Some(rows) = kernels::take_rows(self, indices)?
+        {
+            return Ok(rows);
+        }
+        self.take_rows_by_mlx(indices)
+    }
+
+    /// Does as [`Packed::take_rows`] by MLX's ops.
+    pub(crate) fn take_rows_by_mlx(&self, indices: &Array) -> Result<Array> {
         let n_rows = |array: &Array| array.dim(0);
         let parts = [Some(&self.weight), Some(&self.scales), self.biases.as_ref()];
         let sizes = parts.into_iter().flatten().map(n_rows).collect::<Result<Vec<_>>>()?;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::nn::GatedActivation;
 
 fn ones(shape: &[i32], dtype: Dtype) -> Array {
     ops::ones(shape, dtype).expect("ones")
@@ -129,4 +130,36 @@ fn casting_leaves_integers_alone() -> Result<()> {
     assert_eq!(packed.scales.dtype(), Dtype::Bfloat16);
     assert_eq!(packed.biases.map(|b| b.dtype()), Some(Dtype::Bfloat16));
     Ok(())
+}
+
+#[test]
+fn stacked_layers_are_checked_like_others() -> Result<()> {
+    let stack = |weight: &[i32], scales: &[i32]| {
+        let w = weights(&[
+            ("a.up_proj.weight", weight, Dtype::Uint32),
+            ("a.up_proj.scales", scales, Dtype::Float32),
+            ("a.up_proj.biases", scales, Dtype::Float32),
+            ("a.up_proj.bias", &[5, 4], Dtype::Float32),
+        ]);
+        w.with_quantization(Some(QuantizationConfig::default()))
+    };
+    let w = stack(&[5, 4, 16], &[5, 4, 2]);
+    let layer = w.at("a").switch_linear("up_proj", 128, 4, 5, true)?;
+    w.finish()?;
+    assert!(matches!(layer.weight, WeightMatrix::Packed(_)));
+    assert_eq!(w.n_parameters(), 5 * 4 * 128 + 5 * 4);
+
+    for (weight, scales, wrong) in
+        [([4, 4, 16], [5, 4, 2], "a.up_proj.weight"), ([5, 4, 16], [5, 3, 2], "a.up_proj.scales")]
+    {
+        let w = stack(&weight, &scales);
+        w.at("a").switch_linear("up_proj", 128, 4, 5, true)?;
+        assert_eq!(report(&w).mismatched[0].name, wrong);
+    }
+
+    let w = Weights::random(1, Dtype::Bfloat16, Some(QuantizationConfig::default()))?;
+    let experts = w.switch_glu("experts", 64, 32, 3, GatedActivation::Silu, false)?;
+    assert!(matches!(experts.up_proj.weight, WeightMatrix::Packed(_)));
+    assert!(matches!(experts.down_proj.weight, WeightMatrix::Dense(_)));
+    w.finish()
 }

@@ -57,28 +57,35 @@ impl<'a> Bounds<'a> {
     ///
     /// MLX's transforms count in the dtype of the indices, so that a narrow one overflows.
     pub(crate) fn apply(self, indices: &Array) -> Result<Array> {
-        self.check_dtype(indices)?;
+        let is_checked = self.check_known(indices)?;
         let wide = match indices.dtype() {
             Dtype::Int8 | Dtype::Int16 => indices.astype(Dtype::Int32)?,
             Dtype::Uint8 | Dtype::Uint16 => indices.astype(Dtype::Uint32)?,
             _ => indices.clone(),
         };
-        if indices.size() == 0 {
+        if is_checked {
             return Ok(wide);
         }
+        self.clip(wide, indices.dtype(), self.size - self.slice.max(1))
+    }
+
+    /// Fails where the indices are no integers, or the host has one at hand that is out of bounds;
+    /// returns whether it has seen them all.
+    pub(crate) fn check_known(self, indices: &Array) -> Result<bool> {
+        self.check_dtype(indices)?;
+        if indices.size() == 0 {
+            return Ok(true);
+        }
         let Bounds { op, size, slice, .. } = self;
-        let last = size - slice.max(1);
-        if last < 0 {
+        if size < slice.max(1) {
             let text = format!("{op}: indices {indices:?} into an axis of size {size}");
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
-        if let Some(bytes) = host_bytes(indices)? {
-            return match self.first_outside(bytes, indices.dtype()) {
-                None => Ok(wide),
-                Some(value) => Err(self.out_of_range(value)),
-            };
+        let Some(bytes) = host_bytes(indices)? else { return Ok(false) };
+        match self.first_outside(bytes, indices.dtype()) {
+            None => Ok(true),
+            Some(value) => Err(self.out_of_range(value)),
         }
-        self.clip(wide, indices.dtype(), last)
     }
 
     /// Fails where the indices are no integers, which MLX finds while it computes.
@@ -149,11 +156,12 @@ impl<'a> Bounds<'a> {
 
 /// The integers of an array, where the host may look at them at no cost.
 pub(crate) fn host_integers(array: &Array) -> Result<Option<Vec<i64>>> {
-    let dtype = array.dtype();
-    let read = |bytes: &[u8]| -> Vec<i64> {
-        with_integers!(bytes, dtype, |values| values.by_ref().collect())
-    };
-    Ok(host_bytes(array)?.map(read))
+    Ok(host_bytes(array)?.map(|bytes| integers(bytes, array.dtype())))
+}
+
+/// Reads integers; one beyond `i64` counts as its greatest, and there are none of another dtype.
+pub(crate) fn integers(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
+    with_integers!(bytes, dtype, |values| values.by_ref().collect())
 }
 
 /// The values of an index array, where the host may look at them at no cost.

@@ -9,6 +9,10 @@
 //! long as the multiplications do (`many`): activations are brought into panels `[K, 16]` once,
 //! and a weight is multiplied with 16 of them at a time.
 
+mod gather;
+
+pub(crate) use gather::gather_matmul;
+
 use std::array;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use half::{bf16, f16};
 
 use super::isa::{Level, multiversion};
+use super::routes::Route;
 use super::{Float, Isa, pool};
 
 /// The grain of unpacking along a row.
@@ -304,6 +309,8 @@ struct Out<'a, T> {
     n_rows: usize,
     n_columns: usize,
     bias: Option<&'a [T]>,
+    /// Where the rows are, if not one behind the other: each is one of the result's.
+    routes: Option<&'a [Route]>,
 }
 
 // SAFETY: the parts of a job write distinct columns.
@@ -317,7 +324,8 @@ impl<T: Element> Out<'_, T> {
     #[inline(always)]
     unsafe fn put<S: Level>(&self, row: usize, column: usize, values: &[f32]) {
         assert!(row < self.n_rows && column + values.len() <= self.n_columns);
-        // SAFETY: within the matrix, as just seen, and the caller's alone.
+        let row = self.routes.map_or(row, |routes| routes[row].output);
+        // SAFETY: within the matrix, as just seen or known of routes, and the caller's alone.
         let out = unsafe {
             let start = self.data.add(row * self.n_columns + column);
             std::slice::from_raw_parts_mut(start, values.len())
@@ -356,7 +364,7 @@ pub(crate) fn matmul<T: Element, W: WeightRows>(
     let m = out.len() / n;
     assert_eq!((m * n, m * k), (out.len(), x.len()), "sizes");
     assert!(bias.is_none_or(|bias| bias.len() == n), "size of the bias");
-    let out = Out { data: out.as_mut_ptr(), n_rows: m, n_columns: n, bias };
+    let out = Out { data: out.as_mut_ptr(), n_rows: m, n_columns: n, bias, routes: None };
     if m <= W::FEW {
         few(isa, x, w, &out);
     } else {
@@ -368,22 +376,37 @@ pub(crate) fn matmul<T: Element, W: WeightRows>(
 const PART_WEIGHTS: usize = 64 * 1024;
 
 fn few<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
-    let stride = w.depth().div_ceil(CHUNK);
-    let mut arranged = vec![[0.0f32; CHUNK]; out.n_rows * stride];
-    if stride > 0 {
-        for (x, arranged) in x.chunks_exact(w.depth()).zip(arranged.chunks_exact_mut(stride)) {
-            for (&x, arranged) in x.iter().zip(arranged.as_flattened_mut()) {
-                *arranged = x.to_f32();
-            }
-            W::arrange(arranged);
-        }
-    }
-    let share = w.n_rows().div_ceil(4 * pool::threads());
-    let n_part = (PART_WEIGHTS / w.depth().max(1)).min(share).next_multiple_of(24);
+    let arranged = match w.depth() {
+        0 => vec![],
+        depth => arranged::<T, W>(x.chunks_exact(depth), depth),
+    };
+    let n_part = few_columns(w.depth(), w.n_rows());
     pool::run(w.n_rows().div_ceil(n_part), &|part| {
         let columns = part * n_part..((part + 1) * n_part).min(w.n_rows());
         few_part(isa, &arranged, w, columns, out);
     });
+}
+
+/// Widens rows and puts them in the order in which weights are read.
+fn arranged<'a, T: Element, W: WeightRows>(
+    rows: impl ExactSizeIterator<Item = &'a [T]>,
+    depth: usize,
+) -> Vec<[f32; CHUNK]> {
+    let stride = depth.div_ceil(CHUNK);
+    let mut arranged = vec![[0.0f32; CHUNK]; rows.len() * stride];
+    for (x, arranged) in rows.zip(arranged.chunks_exact_mut(stride.max(1))) {
+        for (&x, arranged) in x.iter().zip(arranged.as_flattened_mut()) {
+            *arranged = x.to_f32();
+        }
+        W::arrange(arranged);
+    }
+    arranged
+}
+
+/// Rows of weights that make a part of a job with `all` of them.
+fn few_columns(depth: usize, all: usize) -> usize {
+    let share = all.div_ceil(4 * pool::threads());
+    (PART_WEIGHTS / depth.max(1)).min(share).next_multiple_of(24).max(24)
 }
 
 multiversion! {

@@ -20,6 +20,7 @@ pub(crate) mod pool;
 pub(crate) mod quantized;
 pub(crate) mod read;
 pub(crate) mod rope;
+pub(crate) mod routes;
 mod rows;
 mod scratch;
 pub(crate) mod softmax;

@@ -43,6 +43,20 @@ impl Activations {
         group_size: usize,
         format: Format,
     ) -> Activations {
+        Activations::rounded(isa, x, k, group_size, format).arranged(isa)
+    }
+
+    /// Does as [`Activations::new`] for rows of which products take some: those of [`Activations::select`].
+    ///
+    /// # Panics
+    /// As there.
+    pub(super) fn rounded<T: Float>(
+        isa: Isa,
+        x: &[T],
+        k: usize,
+        group_size: usize,
+        format: Format,
+    ) -> Activations {
         assert!(k > 0 && x.len().is_multiple_of(k) && k.is_multiple_of(group_size), "sizes");
         let n_rows = x.len() / k;
         let k_padded = k.next_multiple_of(CHUNK);
@@ -78,16 +92,50 @@ impl Activations {
                 quantize_row(isa, x, q, scales, sums, group_size, format);
             }
         });
+        result
+    }
+
+    /// Adds the form in which the instruction set reads rows, which products need.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, unused_variables))]
+    fn arranged(mut self, isa: Isa) -> Activations {
         #[cfg(target_arch = "x86_64")]
-        if isa.0 == Kind::Avx2 && n_rows > 0 {
-            if n_rows > 1 {
-                result.panels = super::avx2::Panels::new(&result);
+        if isa.0 == Kind::Avx2 && self.n_rows > 0 {
+            if self.n_rows > 1 {
+                self.panels = super::avx2::Panels::new(&self);
             } else {
-                let of_row = |x: &[f32]| x[..k / group_size].repeat(super::avx2::ROWS);
-                result.repeated = [of_row(&result.scales), of_row(&result.sums)];
+                let n_groups = self.k / self.group_size;
+                let of_row = |x: &[f32]| x[..n_groups].repeat(super::avx2::ROWS);
+                self.repeated = [of_row(&self.scales), of_row(&self.sums)];
             }
         }
-        result
+        self
+    }
+
+    /// Returns the rows that are named.
+    ///
+    /// # Panics
+    /// When one is not there.
+    pub(super) fn select(&self, isa: Isa, rows: impl Iterator<Item = usize>) -> Activations {
+        let (mut q, mut scales, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut n_rows, groups) = (0, self.groups_padded);
+        for row in rows {
+            q.extend_from_slice(&self.q[row * self.k_padded..][..self.k_padded]);
+            scales.extend_from_slice(&self.scales[row * groups..][..groups]);
+            sums.extend_from_slice(&self.sums[row * groups..][..groups]);
+            n_rows += 1;
+        }
+        let selected = Activations {
+            q,
+            scales,
+            sums,
+            n_rows,
+            #[cfg(target_arch = "x86_64")]
+            panels: None,
+            #[cfg(target_arch = "x86_64")]
+            repeated: Default::default(),
+            ..*self
+        };
+        selected.arranged(isa)
     }
 }
 

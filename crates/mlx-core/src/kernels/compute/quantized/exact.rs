@@ -12,7 +12,7 @@ const T: usize = 4;
 const LANES: usize = 16;
 
 /// Weights in a row, in the order of [`place`], that have one group.
-const BLOCK: usize = 8;
+pub(super) const BLOCK: usize = 8;
 
 /// Rows of activations in the order in which weights come out, padded to whole chunks.
 pub(crate) struct Ordered {
@@ -36,6 +36,19 @@ impl Ordered {
             }
         }
         Ordered { x: ordered, n_rows, k, format }
+    }
+
+    /// Returns the rows that are named.
+    ///
+    /// # Panics
+    /// When one is not there.
+    pub(super) fn select(&self, rows: impl Iterator<Item = usize>) -> Ordered {
+        let k_padded = self.k.next_multiple_of(CHUNK);
+        let mut x = Vec::new();
+        for row in rows {
+            x.extend_from_slice(&self.x[row * k_padded..][..k_padded]);
+        }
+        Ordered { n_rows: x.len() / k_padded, x, ..*self }
     }
 }
 
@@ -74,7 +87,7 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
     let mut factors = vec![0.0f32; k_padded / BLOCK];
     for n in rows {
         w.factors(n, 0..w.n_groups(), 0.0, &mut scales, &mut biases);
-        unpack_row::<L, S>(w, n, [&scales, &biases], &mut weights, &mut factors);
+        unpack_row::<L, S>(w, n, 0, [&scales, &biases], &mut weights, &mut factors);
         let is_scaled = !w.biases.is_empty();
         let mut m = 0;
         while m < n_rows {
@@ -103,20 +116,22 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
     }
 }
 
-/// Writes a row's weights in the order of [`place`]; behind the last one `x` has zeros.
+/// Writes a row's weights from the chunk `start` on, in the order of [`place`]; behind the last one `x`
+/// has zeros.
 ///
 /// Those of formats without biases stay as they are, and `factors` get their scales: a scale may be so
 /// great that the weight is infinite where its product with zero is not.
 #[inline(always)]
-fn unpack_row<L: Level, S: Scale>(
+pub(super) fn unpack_row<L: Level, S: Scale>(
     w: &Rows<'_, S>,
     n: usize,
+    start: usize,
     [scales, biases]: [&[f32]; 2],
     weights: &mut [f32],
     factors: &mut [f32],
 ) {
     let is_scaled = !w.biases.is_empty();
-    let packed = w.row(n).chunks(CHUNK * w.format.bits() / 8);
+    let packed = w.row(n).chunks(CHUNK * w.format.bits() / 8).skip(start);
     for (c, (packed, out)) in packed.zip(weights.chunks_exact_mut(CHUNK)).enumerate() {
         let mut bytes = [0u8; 64];
         bytes[..packed.len()].copy_from_slice(packed);
@@ -129,7 +144,8 @@ fn unpack_row<L: Level, S: Scale>(
                 2 => block % 2 * 32,
                 _ => block * 8,
             };
-            let g = (c * CHUNK + first) / w.group_size;
+            // A power of two; dividing by it would take as long as the block.
+            let g = ((start + c) * CHUNK + first) >> w.group_size.trailing_zeros();
             let (scale, bias) = (scales[g], biases[g]);
             if !is_scaled {
                 factors[c * (CHUNK / BLOCK) + block] = scale;
@@ -143,9 +159,32 @@ fn unpack_row<L: Level, S: Scale>(
     }
 }
 
+/// Brings a chunk from the order of [`place`] into the weights' own.
+#[inline(always)]
+pub(super) fn in_own_order(format: Format, placed: &[f32; CHUNK]) -> [f32; CHUNK] {
+    let mut out = *placed;
+    match format.bits() {
+        4 => {
+            for i in 0..CHUNK / 2 {
+                out[2 * i] = placed[i];
+                out[2 * i + 1] = placed[CHUNK / 2 + i];
+            }
+        }
+        2 => {
+            for i in 0..CHUNK / 4 {
+                for j in 0..4 {
+                    out[4 * i + j] = placed[CHUNK / 4 * j + i];
+                }
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
 /// Unpacks a chunk in the order of [`place`], into what scales are for.
 #[inline(always)]
-fn values(format: Format, bytes: &[u8; 64]) -> [f32; CHUNK] {
+pub(super) fn values(format: Format, bytes: &[u8; 64]) -> [f32; CHUNK] {
     let mut out = [0.0; CHUNK];
     match format {
         Format::Affine(4) => {

@@ -19,14 +19,20 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod dequantize;
 mod exact;
 mod format;
+mod gather;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod sums;
 
 pub(crate) use activations::Activations;
+pub(crate) use dequantize::dequantize_rows;
 pub(crate) use format::{E4m3, E8m0, Format, Rows, Scale};
+pub(crate) use gather::{gather_gated_matmul, gather_matmul};
+pub(crate) use sums::gather_sums;
 
 use std::ops::Range;
 
@@ -68,6 +74,32 @@ impl Input {
         match format {
             Format::Fp8 => Input::exact(x, k, format),
             _ => Input::Fast(Activations::new(isa, x, k, group_size, format)),
+        }
+    }
+
+    /// Takes rows as [`Input::fast`] does, for products with some of them at a time.
+    pub(crate) fn fast_apart<T: Float>(
+        isa: Isa,
+        x: &[T],
+        k: usize,
+        group_size: usize,
+        format: Format,
+    ) -> Input {
+        match format {
+            _ if x.len() <= k => Input::fast(isa, x, k, group_size, format),
+            Format::Fp8 => Input::exact(x, k, format),
+            _ => Input::Fast(Activations::rounded(isa, x, k, group_size, format)),
+        }
+    }
+
+    /// Returns the rows that are named.
+    ///
+    /// # Panics
+    /// When one is not there.
+    fn select(&self, isa: Isa, rows: impl Iterator<Item = usize>) -> Input {
+        match self {
+            Input::Exact(x) => Input::Exact(x.select(rows)),
+            Input::Fast(x) => Input::Fast(x.select(isa, rows)),
         }
     }
 

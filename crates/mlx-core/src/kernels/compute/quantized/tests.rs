@@ -1,3 +1,5 @@
+mod stacks;
+
 use half::bf16;
 
 use super::*;
