@@ -364,8 +364,15 @@ pub(crate) fn matmul<T: Element, W: WeightRows>(
     }
 }
 
-/// Bytes of weights, as float32, that are worth a part of a job of their own.
+/// Weights that are worth a part of a job of their own.
 const PART_WEIGHTS: usize = 64 * 1024;
+
+/// Rows of weights that make a part, a multiple of `together`; a quarter of a thread's share at most, so
+/// that threads end together.
+fn part_columns(n_rows: usize, depth: usize, together: usize) -> usize {
+    let share = n_rows.div_ceil(4 * pool::threads());
+    (PART_WEIGHTS / depth.max(1)).clamp(1, share.max(1)).next_multiple_of(together)
+}
 
 fn few<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
     let stride = w.depth().div_ceil(CHUNK);
@@ -378,8 +385,7 @@ fn few<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
             W::arrange(arranged);
         }
     }
-    let share = w.n_rows().div_ceil(4 * pool::threads());
-    let n_part = (PART_WEIGHTS / w.depth().max(1)).min(share).next_multiple_of(24);
+    let n_part = part_columns(w.n_rows(), w.depth(), 24);
     pool::run(w.n_rows().div_ceil(n_part), &|part| {
         let columns = part * n_part..((part + 1) * n_part).min(w.n_rows());
         few_part(isa, &arranged, w, columns, out);
@@ -635,6 +641,12 @@ mod tests {
                 check_dtypes([m, n, k], 11);
             }
         }
+    }
+
+    /// Rows of which one is more than a part is meant to have.
+    #[test]
+    fn long_rows() {
+        check_dtypes([1, 3, 70_000], 5);
     }
 
     #[test]
