@@ -20,12 +20,12 @@ pub(crate) struct Activations {
     pub(super) groups_padded: usize,
     pub(super) group_size: usize,
     pub(super) format: Format,
-    /// Scales and sums of one row as often as weights are taken together.
+    /// Scales and sums of few rows, each row's as often as weights are taken together.
     #[cfg(target_arch = "x86_64")]
     pub(super) repeated: [Vec<f32>; 2],
     /// The same once more, where that is how they are read.
     #[cfg(target_arch = "x86_64")]
-    pub(super) panels: Option<super::avx2::Panels>,
+    pub(super) panels: Option<Box<super::avx2::Panels>>,
 }
 
 /// Groups are padded to this many, so that whole vectors of them can be read.
@@ -79,15 +79,25 @@ impl Activations {
             }
         });
         #[cfg(target_arch = "x86_64")]
-        if isa.0 == Kind::Avx2 && n_rows > 0 {
-            if n_rows > 1 {
-                result.panels = super::avx2::Panels::new(&result);
-            } else {
-                let of_row = |x: &[f32]| x[..k / group_size].repeat(super::avx2::ROWS);
-                result.repeated = [of_row(&result.scales), of_row(&result.sums)];
+        match isa.0 {
+            Kind::Avx2 if n_rows > 1 => {
+                result.panels = super::avx2::Panels::new(&result).map(Box::new);
             }
+            Kind::Avx2 => result.repeat(super::avx2::ROWS),
+            Kind::Avx512 if n_rows < super::avx512::LEAST_ROWS => result.repeat(super::avx512::R),
+            _ => {}
         }
         result
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn repeat(&mut self, times: usize) {
+        let n_groups = self.k / self.group_size;
+        let of_rows = |x: &[f32]| {
+            let rows = x.chunks_exact(self.groups_padded);
+            rows.flat_map(|x| x[..n_groups].repeat(times)).collect()
+        };
+        self.repeated = [of_rows(&self.scales), of_rows(&self.sums)];
     }
 }
 

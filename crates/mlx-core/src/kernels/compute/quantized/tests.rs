@@ -136,6 +136,9 @@ fn instruction_sets_agree() {
                     (1, 6, 35),
                     (9, 3, 21),
                     (19, 5, 35),
+                    // More than one panel of 32 rows, and tiles of 8, 4 and 1.
+                    (8, 40, 5),
+                    (13, 65, 11),
                 ] {
                     let k = groups * group_size;
                     let case = case(format, group_size, m, n, k);
