@@ -256,12 +256,14 @@ unsafe extern "C" fn run_kernel<K: HostKernel>(
             .collect();
         (kernel, inputs, outputs)
     };
-    let text =
-        match catch_unwind(AssertUnwindSafe(|| HostKernel::run(kernel, &inputs, &mut outputs))) {
-            Ok(Ok(())) => return 0,
-            Ok(Err(text)) => text,
-            Err(_) => PANICKED.to_owned(),
-        };
+    let start = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| HostKernel::run(kernel, &inputs, &mut outputs)));
+    BUSY.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    let text = match result {
+        Ok(Ok(())) => return 0,
+        Ok(Err(text)) => text,
+        Err(_) => PANICKED.to_owned(),
+    };
     let len = text.len().min(error_len.saturating_sub(1));
     // SAFETY: `error` is valid for `error_len` bytes and was zeroed, so the text stays terminated.
     unsafe { ptr::copy_nonoverlapping(text.as_ptr(), error.cast::<u8>(), len) };

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
@@ -59,11 +61,11 @@ impl Isa {
     pub fn available() -> Vec<Isa> {
         let mut all = vec![Isa::SCALAR];
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
+        if has_avx2() {
             all.push(Isa(Kind::Avx2));
+            if has_avx512() {
+                all.push(Isa(Kind::Avx512));
+            }
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("dotprod") {
@@ -77,16 +79,41 @@ impl Isa {
         Isa::available().into_iter().find(|isa| isa.name() == name)
     }
 
-    /// Returns its name: `scalar`, `avx2` or `neon`.
+    /// Returns its name: `scalar`, `avx2`, `avx512` or `neon`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
         }
     }
+}
+
+/// Tells whether the CPU has all that code for AVX2 is compiled with.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
+}
+
+/// Tells whether the CPU has, beside AVX2, all that code for AVX-512 is compiled with, but for BF16,
+/// which that code asks for itself. Without VNNI, AVX2 has as good products of bytes.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
 /// What a kernel's one source does differently from one instruction set to the next.
@@ -257,7 +284,7 @@ impl Level for Neon {
 }
 
 /// Makes `fn name(isa: Isa, …)` out of an `#[inline(always)] fn body<S: Level, …>(…)`, compiled once
-/// for each instruction set.
+/// for each instruction set; AVX-512 takes what is compiled for AVX2.
 ///
 /// ```ignore
 /// multiversion! { pub(crate) fn dot[] = dot_body(a: &[f32], b: &[f32]) -> f32 }
@@ -283,7 +310,7 @@ macro_rules! multiversion {
                 Kind::Scalar => $body::<isa::Scalar $(, $T)*>($($arg),*),
                 // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => unsafe { avx2($($arg),*) },
+                Kind::Avx2 | Kind::Avx512 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "aarch64")]
                 Kind::Neon => unsafe { neon($($arg),*) },

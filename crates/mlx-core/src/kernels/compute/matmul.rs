@@ -7,7 +7,11 @@
 //! A few rows of activations are dot products along the rows, which take as long as reading the
 //! weights does (`few`). More are tiles of 16 rows of activations by 6 of weights, which take as
 //! long as the multiplications do (`many`): activations are brought into panels `[K, 16]` once,
-//! and a weight is multiplied with 16 of them at a time.
+//! and a weight is multiplied with 16 of them at a time. Where the CPU multiplies bfloat16, these
+//! are products of their own (`dpbf16`).
+
+#[cfg(target_arch = "x86_64")]
+mod dpbf16;
 
 mod gather;
 
@@ -19,6 +23,8 @@ use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
 
+#[cfg(target_arch = "x86_64")]
+use super::isa::{Avx2, Kind};
 use super::isa::{Level, multiversion};
 use super::routes::Route;
 use super::{Float, Isa, pool};
@@ -55,6 +61,12 @@ pub(crate) trait WeightRows: Sync {
     ///
     /// `k0` is a multiple of [`BLOCK`]; so is the number of places, or the row ends there.
     fn unpack<S: Level>(&self, row: usize, k0: usize, out: &mut [f32]);
+
+    /// Returns all of it, where the rows are that.
+    #[cfg(target_arch = "x86_64")]
+    fn as_bf16(&self) -> Option<Dense<'_, bf16>> {
+        None
+    }
 
     /// Puts a row of activations, padded with zeros to whole chunks, in the order in which
     /// [`WeightRows::dots`] reads it.
@@ -157,6 +169,12 @@ pub(crate) trait Element: Float {
     }
 
     fn arrange(_x: &mut [f32; CHUNK]) {}
+
+    /// Returns the elements, where they are that.
+    #[cfg(target_arch = "x86_64")]
+    fn as_bf16(_x: &[Self]) -> Option<&[bf16]> {
+        None
+    }
 }
 
 impl Element for f32 {
@@ -205,6 +223,11 @@ impl Element for bf16 {
     fn arrange(x: &mut [f32; CHUNK]) {
         *x = array::from_fn(|i| x[i % LANES * 2 + i / LANES]);
     }
+
+    #[cfg(target_arch = "x86_64")]
+    fn as_bf16(x: &[bf16]) -> Option<&[bf16]> {
+        Some(x)
+    }
 }
 
 /// A row-contiguous matrix `[N, K]`.
@@ -238,6 +261,11 @@ impl<T: Element> WeightRows for Dense<'_, T> {
     #[inline(always)]
     fn unpack<S: Level>(&self, row: usize, k0: usize, out: &mut [f32]) {
         widen_all::<S, T>(&self.data[row * self.depth + k0..][..out.len()], out);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn as_bf16(&self) -> Option<Dense<'_, bf16>> {
+        T::as_bf16(self.data).map(|data| Dense { data, n_rows: self.n_rows, depth: self.depth })
     }
 
     fn arrange(x: &mut [[f32; CHUNK]]) {
@@ -365,6 +393,13 @@ pub(crate) fn matmul<T: Element, W: WeightRows>(
     assert_eq!((m * n, m * k), (out.len(), x.len()), "sizes");
     assert!(bias.is_none_or(|bias| bias.len() == n), "size of the bias");
     let out = Out { data: out.as_mut_ptr(), n_rows: m, n_columns: n, bias, routes: None };
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(x), Some(w)) = (T::as_bf16(x), w.as_bf16())
+        && dpbf16::is_available(isa)
+    {
+        // SAFETY: as just seen; so are the sizes.
+        return unsafe { dpbf16::matmul(x, &w, &out) };
+    }
     if m <= W::FEW {
         few(isa, x, w, &out);
     } else {
@@ -372,15 +407,22 @@ pub(crate) fn matmul<T: Element, W: WeightRows>(
     }
 }
 
-/// Bytes of weights, as float32, that are worth a part of a job of their own.
+/// Weights that are worth a part of a job of their own.
 const PART_WEIGHTS: usize = 64 * 1024;
+
+/// Rows of weights that make a part, a multiple of `together`; a quarter of a thread's share at most, so
+/// that threads end together.
+fn part_columns(n_rows: usize, depth: usize, together: usize) -> usize {
+    let share = n_rows.div_ceil(4 * pool::threads());
+    (PART_WEIGHTS / depth.max(1)).clamp(1, share.max(1)).next_multiple_of(together)
+}
 
 fn few<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
     let arranged = match w.depth() {
         0 => vec![],
         depth => arranged::<T, W>(x.chunks_exact(depth), depth),
     };
-    let n_part = few_columns(w.depth(), w.n_rows());
+    let n_part = part_columns(w.n_rows(), w.depth(), 24);
     pool::run(w.n_rows().div_ceil(n_part), &|part| {
         let columns = part * n_part..((part + 1) * n_part).min(w.n_rows());
         few_part(isa, &arranged, w, columns, out);
@@ -401,12 +443,6 @@ fn arranged<'a, T: Element, W: WeightRows>(
         W::arrange(arranged);
     }
     arranged
-}
-
-/// Rows of weights that make a part of a job with `all` of them.
-fn few_columns(depth: usize, all: usize) -> usize {
-    let share = all.div_ceil(4 * pool::threads());
-    (PART_WEIGHTS / depth.max(1)).min(share).next_multiple_of(24).max(24)
 }
 
 multiversion! {
@@ -488,6 +524,11 @@ fn many<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
         pack(isa, x, w.depth(), &mut panels);
         pool::run(w.n_rows().div_ceil(PART_ROWS), &|part| {
             let columns = part * PART_ROWS..((part + 1) * PART_ROWS).min(w.n_rows());
+            #[cfg(target_arch = "x86_64")]
+            if isa.0 == Kind::Avx512 {
+                // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
+                return unsafe { wide_many_part(&panels, w, rows.clone(), columns, out) };
+            }
             many_part(isa, &panels, w, rows.clone(), columns, out);
         });
     }
@@ -532,6 +573,19 @@ fn pack_panel_body<S: Level, T: Element>(x: &[T], panel: &mut [[f32; PANEL]]) {
 multiversion! {
     fn many_part[W: WeightRows, T: Element] =
         many_part_body(panels: &[[f32; PANEL]], w: &W, rows: Range<usize>, columns: Range<usize>, out: &Out<'_, T>)
+}
+
+/// Does as `many_part`, with longer vectors: half as many for the same tile.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn wide_many_part<W: WeightRows, T: Element>(
+    panels: &[[f32; PANEL]],
+    w: &W,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    out: &Out<'_, T>,
+) {
+    many_part_body::<Avx2, W, T>(panels, w, rows, columns, out);
 }
 
 #[inline(always)]
@@ -659,6 +713,12 @@ mod tests {
                 check_dtypes([m, n, k], 11);
             }
         }
+    }
+
+    /// Rows of which one is more than a part is meant to have.
+    #[test]
+    fn long_rows() {
+        check_dtypes([1, 3, 70_000], 5);
     }
 
     #[test]

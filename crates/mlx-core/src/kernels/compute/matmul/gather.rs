@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{CHUNK, Dense, Element, Out, WeightRows, arranged, few_columns, few_part, many};
+use super::{CHUNK, Dense, Element, Out, WeightRows, arranged, few_part, many, part_columns};
 use crate::kernels::compute::routes::{Group, Routes};
 use crate::kernels::compute::rows::for_each;
 use crate::kernels::compute::{Isa, pool};
@@ -52,7 +52,7 @@ pub(crate) fn gather_matmul<'a, T: Element>(
     });
     let dense = |i: usize| tasks[i].as_ref().map(|task| (task, Dense::new(&task.weight, n, k)));
     let (few, rest): (Vec<_>, Vec<_>) = (0..groups.len()).partition(|&i| is_few::<T>(&groups[i]));
-    let step = few_columns(k, few.len() * n);
+    let step = part_columns(few.len() * n, k, 24);
     let columns = (0..n).step_by(step).map(|start| start..(start + step).min(n));
     let parts: Vec<_> =
         few.into_iter().flat_map(|i| columns.clone().map(move |columns| (i, columns))).collect();

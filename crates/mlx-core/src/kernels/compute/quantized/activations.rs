@@ -20,12 +20,12 @@ pub(crate) struct Activations {
     pub(super) groups_padded: usize,
     pub(super) group_size: usize,
     pub(super) format: Format,
-    /// Scales and sums of one row as often as weights are taken together.
+    /// Scales and sums of few rows, each row's as often as weights are taken together.
     #[cfg(target_arch = "x86_64")]
     pub(super) repeated: [Vec<f32>; 2],
     /// The same once more, where that is how they are read.
     #[cfg(target_arch = "x86_64")]
-    pub(super) panels: Option<super::avx2::Panels>,
+    pub(super) panels: Option<Box<super::avx2::Panels>>,
 }
 
 /// Groups are padded to this many, so that whole vectors of them can be read.
@@ -99,14 +99,15 @@ impl Activations {
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, unused_variables))]
     fn arranged(mut self, isa: Isa) -> Activations {
         #[cfg(target_arch = "x86_64")]
-        if isa.0 == Kind::Avx2 && self.n_rows > 0 {
-            if self.n_rows > 1 {
-                self.panels = super::avx2::Panels::new(&self);
-            } else {
-                let n_groups = self.k / self.group_size;
-                let of_row = |x: &[f32]| x[..n_groups].repeat(super::avx2::ROWS);
-                self.repeated = [of_row(&self.scales), of_row(&self.sums)];
+        match isa.0 {
+            Kind::Avx2 if self.n_rows > 1 => {
+                self.panels = super::avx2::Panels::new(&self).map(Box::new);
             }
+            Kind::Avx2 if self.n_rows == 1 => self.repeat(super::avx2::ROWS),
+            Kind::Avx512 if self.n_rows < super::avx512::LEAST_ROWS => {
+                self.repeat(super::avx512::R)
+            }
+            _ => {}
         }
         self
     }
@@ -136,6 +137,16 @@ impl Activations {
             ..*self
         };
         selected.arranged(isa)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn repeat(&mut self, times: usize) {
+        let n_groups = self.k / self.group_size;
+        let of_rows = |x: &[f32]| {
+            let rows = x.chunks_exact(self.groups_padded);
+            rows.flat_map(|x| x[..n_groups].repeat(times)).collect()
+        };
+        self.repeated = [of_rows(&self.scales), of_rows(&self.sums)];
     }
 }
 

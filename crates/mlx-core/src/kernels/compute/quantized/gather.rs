@@ -129,7 +129,7 @@ fn for_each_part<S: Scale>(
     for (i, w) in stacks.iter().enumerate() {
         let n = rows_of(w);
         for (g, group) in groups.iter().enumerate() {
-            let step = part_rows(w, group.routes.len(), share);
+            let step = part_rows(isa, w, group.routes.len(), share);
             for start in (0..n).step_by(step) {
                 parts.push((i, g, start..(start + step).min(n)));
             }

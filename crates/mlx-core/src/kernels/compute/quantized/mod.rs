@@ -19,6 +19,8 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod dequantize;
 mod exact;
 mod format;
@@ -131,6 +133,9 @@ impl Input {
             #[cfg(target_arch = "x86_64")]
             (Input::Fast(x), Kind::Avx2) => unsafe { avx2::matmul(x, w, rows, &out) },
             // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Input::Fast(x), Kind::Avx512) => unsafe { avx512::matmul(x, w, rows, &out) },
+            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             (Input::Fast(x), Kind::Neon) => unsafe { neon::matmul(x, w, rows, &out) },
         }
@@ -171,7 +176,7 @@ pub(crate) fn matmul<S: Scale, T: Float>(
     let outs: Vec<_> =
         layers.iter().zip(outs).map(|(layer, out)| Columns::new(x, layer, out)).collect();
     let weights: Vec<_> = layers.iter().map(|layer| &layer.w).collect();
-    for_each_part(&weights, x.n_rows(), &|i, rows| {
+    for_each_part(isa, &weights, x.n_rows(), &|i, rows| {
         let products = layers[i].products(isa, x, rows.clone());
         for (m, products) in products.chunks_exact(rows.len()).enumerate() {
             // SAFETY: `rows` are columns of this part alone, and `outs[i]` was checked.
@@ -198,7 +203,7 @@ pub(crate) fn gated_matmul<S: Scale, T: Float>(
     let out = Columns::new(x, &layers[0], out);
     // A part has rows of both; what it costs is that of rows twice as long.
     let twice = Rows { row_bytes: 2 * layers[0].w.row_bytes, ..layers[0].w };
-    for_each_part(&[&twice], x.n_rows(), &|_, rows| {
+    for_each_part(isa, &[&twice], x.n_rows(), &|_, rows| {
         const AT_ONCE: usize = 64;
         let [a, b] = layers.each_ref().map(|layer| layer.products(isa, x, rows.clone()));
         let both = a.chunks_exact(rows.len()).zip(b.chunks_exact(rows.len()));
@@ -221,6 +226,7 @@ pub(crate) fn gated_matmul<S: Scale, T: Float>(
 
 /// Calls `part(i, rows)` with all rows of each weight, in parts, on several threads.
 fn for_each_part<S: Scale>(
+    isa: Isa,
     weights: &[&Rows<'_, S>],
     n_rows: usize,
     part: &(dyn Fn(usize, Range<usize>) + Sync),
@@ -229,7 +235,7 @@ fn for_each_part<S: Scale>(
     let share = all.div_ceil(4 * pool::threads());
     let mut parts = Vec::new();
     for (i, w) in weights.iter().enumerate() {
-        let step = part_rows(w, n_rows, share);
+        let step = part_rows(isa, w, n_rows, share);
         for start in (0..w.n_rows).step_by(step) {
             parts.push((i, start..(start + step).min(w.n_rows)));
         }
@@ -242,9 +248,14 @@ fn for_each_part<S: Scale>(
 
 /// Rows of weights that make a part of the job: eight or a multiple, so that tiles are whole; a quarter
 /// of a thread's share at most, so that threads end together.
-fn part_rows<S: Scale>(w: &Rows<'_, S>, n_rows: usize, share: usize) -> usize {
+fn part_rows<S: Scale>(isa: Isa, w: &Rows<'_, S>, n_rows: usize, share: usize) -> usize {
     let work = w.row_bytes * n_rows.clamp(1, 64);
-    (PART_BYTES / work.max(1)).min(share).max(1).next_multiple_of(8)
+    let together = match isa.0 {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 if n_rows > 1 => avx512::PANEL,
+        _ => 8,
+    };
+    (PART_BYTES / work.max(1)).min(share).max(1).next_multiple_of(together)
 }
 
 /// Products with the rows of weights from `first` on, `[M, n]`.

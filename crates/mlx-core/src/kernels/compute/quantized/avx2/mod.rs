@@ -6,6 +6,7 @@ mod unpack;
 
 use std::arch::x86_64::*;
 use std::ops::Range;
+use std::slice;
 
 pub(super) use self::panels::Panels;
 
@@ -329,12 +330,24 @@ unsafe fn tile<
             let mut copies = [[0u8; PADDED]; R];
             for c in n_whole..chunks.end {
                 let g = ((c - chunks.start) >> halves) << times;
-                for (r, copy) in copies.iter_mut().enumerate() {
-                    *copy = pad(w.row(n + r), c * U::BYTES, U::BYTES);
+                // What a chunk of the padding has of groups behind the row's are others' scales, which may
+                // be infinite.
+                let n_groups =
+                    if WHOLE { 1 } else { ((w.k - c * CHUNK) / w.group_size).min(LANES) };
+                let mut scales = [[0.0f32; LANES]; R];
+                for r in 0..R {
+                    copies[r] = pad(w.row(n + r), c * U::BYTES, U::BYTES);
+                    let known = factors.scales.add(r * factors.stride + g);
+                    scales[r][..n_groups].copy_from_slice(slice::from_raw_parts(known, n_groups));
                 }
-                tile.packed = copies.as_ptr().cast();
-                tile.row_bytes = PADDED;
-                tile.step::<U, WHOLE, BOTH, R, T>(g, lanes, &mut sums);
+                let padded = Tile {
+                    packed: copies.as_ptr().cast(),
+                    row_bytes: PADDED,
+                    x_scales: tile.x_scales.add(g),
+                    factors: Factors { scales: scales.as_ptr().cast(), stride: LANES },
+                    ..tile
+                };
+                padded.step::<U, WHOLE, BOTH, R, T>(0, lanes, &mut sums);
                 tile.q = tile.q.add(CHUNK);
             }
         }
