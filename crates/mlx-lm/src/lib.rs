@@ -18,6 +18,7 @@ pub mod config;
 pub mod detokenizer;
 pub mod error;
 pub mod files;
+pub mod formats;
 pub mod generate;
 pub mod layers;
 pub mod load;
