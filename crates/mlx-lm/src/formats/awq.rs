@@ -19,6 +19,7 @@ pub(super) const PARTS: Parts = Parts { marks: &[".qweight"], others: &[".qzeros
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Config {
     group_size: GroupSize,
+    has_zeros: bool,
 }
 
 impl Config {
@@ -33,7 +34,8 @@ impl Config {
         }
         let group_size =
             settings.group_size(["group_size", "q_group_size"], GroupSize::Inputs(128))?;
-        Ok(Config { group_size })
+        let has_zeros = settings.flag("zero_point")?.unwrap_or(false);
+        Ok(Config { group_size, has_zeros })
     }
 
     pub(super) fn name(&self) -> String {
@@ -41,10 +43,7 @@ impl Config {
     }
 }
 
-pub(super) fn source<'a>(
-    config: &Config,
-    layer: &Layer<'_, 'a>,
-) -> Result<(Vec<i32>, Source<'a>)> {
+pub(super) fn source<'a>(config: &Config, layer: &Layer<'_, 'a>) -> Result<(Vec<i32>, Source<'a>)> {
     let (qweight, scales) = (layer.need(".qweight")?, layer.need(".scales")?);
     qweight.expect_dtype(&["I32", "U32"])?;
     scales.expect_dtype(&["F16", "BF16", "F32"])?;
@@ -56,7 +55,7 @@ pub(super) fn source<'a>(
     let groups = scales.groups_of(&[config.group_size], columns, n_groups)?;
 
     let mut extra_bytes = scales.bytes.len();
-    let zeros = match layer.find(".qzeros")? {
+    let zeros = match layer.find_or_need(".qzeros", config.has_zeros)? {
         None => vec![8],
         Some(qzeros) => {
             qzeros.expect_dtype(&["I32", "U32"])?;

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Integers and their zeros are signed and stored with `2^(bits - 1)` added. Words are streams of
-//! bits along the inputs, those of zeros along the outputs; releases before 0.15 packed 3, 5, 6
+//! bits along the inputs, those of zeros along the outputs; releases before 0.18 packed 3, 5, 6
 //! and 7 bits with as many codes as fit a word whole.
 
 use super::bytes::{Bytes, tile};
@@ -60,6 +60,9 @@ struct Scheme {
     bits: usize,
     group_size: GroupSize,
     block: Option<(usize, usize)>,
+    symmetric: bool,
+    /// Whether inputs are grouped as `weight_g_idx` lists.
+    listed: bool,
 }
 
 impl Config {
@@ -122,7 +125,12 @@ impl Scheme {
         if !matches!(strategy, "tensor" | "channel" | "group" | "tensor_group" | "block") {
             return Err(unsupported(format_args!("compressed-tensors strategy \"{strategy}\"")));
         }
+        let order = weights.get("actorder");
+        let order = order.filter(|order| order.as_bool() != Some(false));
         Ok(Scheme {
+            symmetric: weights.flag("symmetric")?.unwrap_or(true),
+            // What is calibrated by `weight` or `static` is stored as ever.
+            listed: order.is_some_and(|order| !matches!(order.as_str(), Some("weight" | "static"))),
             bits: bits as usize,
             group_size: weights.group_size(["group_size"; 2], GroupSize::Row)?,
             block: weights.block("block_structure")?,
@@ -130,10 +138,7 @@ impl Scheme {
     }
 }
 
-pub(super) fn source<'a>(
-    config: &Config,
-    layer: &Layer<'_, 'a>,
-) -> Result<(Vec<i32>, Source<'a>)> {
+pub(super) fn source<'a>(config: &Config, layer: &Layer<'_, 'a>) -> Result<(Vec<i32>, Source<'a>)> {
     if let Some(packed) = layer.find(".weight_packed")? {
         packed.expect_dtype(&["I32", "U8"])?;
         return match packed.dtype {
@@ -213,9 +218,12 @@ fn integers<'a>(
         [n, groups] if n == rows && groups > 0 => groups,
         _ => return Err(scales.unexpected(format_args!("scales for [{rows}, {columns}]"))),
     };
-    let schemes = config.schemes.iter().filter(|scheme| scheme.bits == bits);
-    let sizes: Vec<GroupSize> = schemes.map(|scheme| scheme.group_size).collect();
-    let groups = match layer.find(".weight_g_idx")? {
+    // Where layers differ, their tensors tell which scheme one has.
+    let schemes = || config.schemes.iter().filter(|scheme| scheme.bits == bits);
+    let sizes: Vec<GroupSize> = schemes().map(|scheme| scheme.group_size).collect();
+    let has_zeros = schemes().all(|scheme| !scheme.symmetric);
+    let is_listed = schemes().all(|scheme| scheme.listed);
+    let groups = match layer.find_or_need(".weight_g_idx", is_listed)? {
         // Not filled in: not used.
         Some(g_idx) if g_idx.bytes.iter().any(|&byte| byte != 0xff) => {
             listed(&g_idx, columns, n_groups, &sizes)?
@@ -224,7 +232,7 @@ fn integers<'a>(
     };
     let mut extra_bytes = scales.bytes.len();
     let half = 1 << (bits - 1);
-    let zeros = match layer.find(".weight_zero_point")? {
+    let zeros = match layer.find_or_need(".weight_zero_point", has_zeros)? {
         None => vec![half],
         Some(zeros) => {
             extra_bytes += zeros.bytes.len();
@@ -273,10 +281,8 @@ fn zero_points(
 
 fn nibbles<'a>(layer: &Layer<'_, 'a>, packed: &Tensor<'a>) -> Result<(Vec<i32>, Source<'a>)> {
     let scales = layer.need(".weight_scale")?;
-    let divisor = match layer.find(".weight_global_scale")? {
-        None => 1.0,
-        Some(divisor) => divisor.positive()?,
-    };
+    let divisor = layer.find_or_need(".weight_global_scale", scales.dtype == "F8_E4M3")?;
+    let divisor = divisor.map_or(Ok(1.0), |divisor| divisor.positive())?;
     e2m1_source(packed, &scales, divisor.recip())
 }
 

@@ -39,10 +39,7 @@ impl Config {
     }
 }
 
-pub(super) fn source<'a>(
-    config: &Config,
-    layer: &Layer<'_, 'a>,
-) -> Result<(Vec<i32>, Source<'a>)> {
+pub(super) fn source<'a>(config: &Config, layer: &Layer<'_, 'a>) -> Result<(Vec<i32>, Source<'a>)> {
     let weight = layer.need(".weight")?;
     weight.expect_dtype(&["F8_E4M3"])?;
     let scales = match layer.find(".weight_scale_inv")? {

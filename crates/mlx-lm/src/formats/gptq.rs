@@ -50,7 +50,8 @@ impl Config {
         if settings.flag("is_marlin_format")? == Some(true) {
             return Err(unsupported("GPTQ in marlin's order (is_marlin_format)"));
         }
-        let group_size = settings.group_size(["group_size", "groupsize"], GroupSize::Inputs(128))?;
+        let group_size =
+            settings.group_size(["group_size", "groupsize"], GroupSize::Inputs(128))?;
         let desc_act = settings.flag("desc_act")?.unwrap_or(false);
         let dynamic = settings.object("dynamic")?.is_some_and(|layers| !layers.is_empty());
         Ok(Config { bits, group_size, dynamic, desc_act, zeros_less_one })
@@ -62,10 +63,7 @@ impl Config {
     }
 }
 
-pub(super) fn source<'a>(
-    config: &Config,
-    layer: &Layer<'_, 'a>,
-) -> Result<(Vec<i32>, Source<'a>)> {
+pub(super) fn source<'a>(config: &Config, layer: &Layer<'_, 'a>) -> Result<(Vec<i32>, Source<'a>)> {
     let [qweight, qzeros, scales] =
         [layer.need(".qweight")?, layer.need(".qzeros")?, layer.need(".scales")?];
     qweight.expect_dtype(&["I32", "U32"])?;
@@ -83,7 +81,7 @@ pub(super) fn source<'a>(
     if config.dynamic && columns.is_multiple_of(n_groups) {
         sizes.push(GroupSize::Inputs(columns / n_groups));
     }
-    let groups = match layer.find(".g_idx")? {
+    let groups = match layer.find_or_need(".g_idx", config.desc_act)? {
         None => Groups::Even(scales.groups_of(&sizes, columns, n_groups)?),
         Some(g_idx) => listed(&g_idx, columns, n_groups, &sizes)?,
     };
@@ -120,7 +118,12 @@ fn zeros(
     let code_mask = (1 << bits) - 1;
     let of_words = 32 % bits == 0;
     let added = if config.zeros_less_one && of_words { u32::MAX / code_mask } else { 0 };
-    let shifted: Vec<u8> = qzeros.bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word))
+    let shifted: Vec<u8> = qzeros
+        .bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&word| u32::from_le_bytes(word))
         .flat_map(|word| word.wrapping_add(added).to_le_bytes())
         .collect();
     let mut zeros =

@@ -27,7 +27,8 @@ pub(super) enum Order {
     Rows,
     /// Words `[words, rows]`: the same, transposed.
     Columns,
-    /// Words `[rows, words]`, each with as many codes as fit whole, from the lowest bit.
+    /// Words `[rows, words]`, each with as many codes as fit whole, from the lowest bit; of a width
+    /// that does not divide 32.
     Whole,
     /// Words `[columns, rows / 8]` of eight 4-bit codes in AWQ's order.
     Awq,
@@ -121,9 +122,8 @@ impl Integers<'_> {
         let fits = |size: &usize| self.columns.is_multiple_of(*size);
         let even = |order: Option<&[u32]>, size: usize| {
             let column = |at: usize| order.map_or(at, |order| order[at] as usize);
-            (0..self.columns).all(|at| {
-                self.group_of(column(at)) == self.group_of(column(at / size * size))
-            })
+            (0..self.columns)
+                .all(|at| self.group_of(column(at)) == self.group_of(column(at / size * size)))
         };
         match &self.groups {
             Groups::Even(GroupSize::Row) => {
@@ -254,10 +254,6 @@ impl Integers<'_> {
                 let from = first * words;
                 out.iter_mut().enumerate().for_each(|(at, out)| *out = word(self.codes, from + at));
             }
-            Order::Whole if 32 % self.bits == 0 => {
-                let from = first * words;
-                out.iter_mut().enumerate().for_each(|(at, out)| *out = word(self.codes, from + at));
-            }
             Order::Columns => {
                 for at in 0..words {
                     for row in 0..rows {
@@ -348,7 +344,8 @@ pub(super) fn unpack_streams(
     bits: usize,
     place: impl Fn(usize, usize) -> usize,
 ) -> Vec<i16> {
-    let code = |stream: usize, at: usize| stream_code(at, bits, |at| word(bytes, place(stream, at)));
+    let code =
+        |stream: usize, at: usize| stream_code(at, bits, |at| word(bytes, place(stream, at)));
     let code = &code;
     (0..streams).flat_map(|s| (0..len).map(move |at| i16::from(code(s, at)))).collect()
 }

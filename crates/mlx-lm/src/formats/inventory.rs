@@ -41,14 +41,10 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    pub(super) fn new<'n>(
-        parts: &Parts,
-        names: impl IntoIterator<Item = &'n str>,
-    ) -> Inventory {
+    pub(super) fn new<'n>(parts: &Parts, names: impl IntoIterator<Item = &'n str>) -> Inventory {
         let names: BTreeSet<&str> = names.into_iter().collect();
-        let layer_of = |name: &'n str, ends: &[&str]| {
-            ends.iter().find_map(|end| name.strip_suffix(end))
-        };
+        let layer_of =
+            |name: &'n str, ends: &[&str]| ends.iter().find_map(|end| name.strip_suffix(end));
         let layers: BTreeSet<&str> =
             names.iter().filter_map(|name| layer_of(name, parts.marks)).collect();
         let mut inventory = Inventory::default();

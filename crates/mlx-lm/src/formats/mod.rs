@@ -13,7 +13,7 @@
 //!
 //! | in the checkpoint | here | without loss |
 //! | --- | --- | --- |
-//! | AWQ, GPTQ, compressed-tensors: integers of 1 to 8 bits | affine; 1 bit as 2, 7 as 8 | codes and scales; `-scale * zero` is rounded to `dtype` |
+//! | AWQ, GPTQ, compressed-tensors: integers of 1 to 8 bits | affine; 1 bit as 2, 7 as 8 | but for rounding scales and biases to `dtype` |
 //! | the same, groups that MLX has not: 16, or rows not of 32 | dense | no |
 //! | GPTQ with `desc_act` | affine with `input_order`, or dense | as above |
 //! | E2M1 with power-of-two scales (mxfp4) | mxfp4 | yes |
@@ -24,9 +24,9 @@
 //!
 //! One scale for a row, a tensor or 256 inputs is repeated for each of MLX's groups. MLX computes
 //! `q * scale + bias`, where the formats mean `(q - zero) * scale`: with a bias rounded to
-//! `float16` a weight is off by at most `2⁻¹¹ * scale * zero`, to `bfloat16` `2⁻⁸` times that,
-//! and by nothing where `zero` is a power of two, which it is in symmetric checkpoints. With
-//! `Float32` nothing is rounded.
+//! `float16` a weight is off by at most `2⁻¹¹ * scale * zero`, to `bfloat16` by `2⁻⁸ * scale * zero`,
+//! and by nothing where `zero` is a power of two, which it is in symmetric checkpoints. Scales of
+//! another type than `dtype` are rounded to it too. With `Float32` neither is.
 //!
 //! To add a format, write its file (what its configuration says, which tensors a layer has) on
 //! top of one of the cores: `integers`, `nibbles` for E2M1, `bytes` for E4M3.
@@ -157,9 +157,8 @@ impl ForeignFormat {
         if config.get("quantization").is_some_and(|v| !v.is_null()) {
             return Ok(None);
         }
-        let of = |config: &Value| {
-            config.get("quantization_config").filter(|v| !v.is_null()).cloned()
-        };
+        let of =
+            |config: &Value| config.get("quantization_config").filter(|v| !v.is_null()).cloned();
         let Some(value) = of(config).or_else(|| of(config.get("text_config")?)) else {
             return Ok(None);
         };

@@ -21,15 +21,8 @@ pub(super) const PARTS: Parts = Parts {
     others: &[".weight", ".weight_scale_2", ".pre_quant_scale"],
 };
 
-const ALGORITHMS: [&str; 7] = [
-    "FP8",
-    "FP8_PER_CHANNEL_PER_TOKEN",
-    "FP8_PB_WO",
-    "NVFP4",
-    "MXFP4",
-    "MXFP8",
-    "MIXED_PRECISION",
-];
+const ALGORITHMS: [&str; 7] =
+    ["FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "MXFP4", "MXFP8", "MIXED_PRECISION"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Config {
@@ -69,10 +62,8 @@ pub(super) fn source<'a>(layer: &Layer<'_, 'a>) -> Result<(Vec<i32>, Source<'a>)
     let (weight, scales) = (layer.need(".weight")?, layer.need(".weight_scale")?);
     weight.expect_dtype(&["U8", "F8_E4M3"])?;
     if weight.dtype == "U8" {
-        let scale = match layer.find(".weight_scale_2")? {
-            None => 1.0,
-            Some(scale) => scale.positive()?,
-        };
+        let scale = layer.find_or_need(".weight_scale_2", scales.dtype == "F8_E4M3")?;
+        let scale = scale.map_or(Ok(1.0), |scale| scale.positive())?;
         return e2m1_source(&weight, &scales, scale);
     }
     let (rows, columns) = weight.matrix()?;

@@ -88,6 +88,11 @@ impl<'a> Layer<'_, 'a> {
         self.tensors.get(&name).map(|view| Tensor::new(name, view)).transpose()
     }
 
+    /// Finds a tensor that must be there if the settings say so.
+    pub(super) fn find_or_need(&self, suffix: &str, needed: bool) -> Result<Option<Tensor<'a>>> {
+        if needed { self.need(suffix).map(Some) } else { self.find(suffix) }
+    }
+
     pub(super) fn need(&self, suffix: &str) -> Result<Tensor<'a>> {
         let missing = || Error::format(format_args!("{}{suffix}", self.path), "tensor is missing");
         self.find(suffix)?.ok_or_else(missing)
@@ -151,11 +156,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// Returns `[rows, columns]` as a shape, if MLX can have it.
-    pub(super) fn shape_of(
-        &self,
-        rows: Option<usize>,
-        columns: Option<usize>,
-    ) -> Result<Vec<i32>> {
+    pub(super) fn shape_of(&self, rows: Option<usize>, columns: Option<usize>) -> Result<Vec<i32>> {
         let size = |size: Option<usize>| i32::try_from(size?).ok().filter(|&size| size > 0);
         match (size(rows), size(columns)) {
             (Some(rows), Some(columns)) => Ok(vec![rows, columns]),

@@ -14,7 +14,10 @@ fn names_what_it_reads() {
     let int4 = json!({ "num_bits": 4, "type": "int", "strategy": "group", "group_size": 128 });
     let cases = [
         (json!({ "quant_method": "awq" }), "AWQ 4-bit, groups of 128"),
-        (json!({ "quant_method": "AWQ", "w_bit": 4, "q_group_size": 64 }), "AWQ 4-bit, groups of 64"),
+        (
+            json!({ "quant_method": "AWQ", "w_bit": 4, "q_group_size": 64 }),
+            "AWQ 4-bit, groups of 64",
+        ),
         (
             json!({ "quant_method": "gptq", "bits": 8, "group_size": -1, "desc_act": true }),
             "GPTQ 8-bit, one group a row, desc_act",
@@ -95,11 +98,13 @@ fn refuses_what_it_does_not_read() {
             "\"attn_head\"",
         ),
         (
-            json!({ "quant_method": "compressed-tensors", "sparsity_config": { "format": "sparse-24-bitmask" } }),
+            json!({ "quant_method": "compressed-tensors",
+                "sparsity_config": { "format": "sparse-24-bitmask" } }),
             "\"sparse-24-bitmask\"",
         ),
         (
-            json!({ "quant_method": "compressed-tensors", "transform_config": { "config_groups": { "u": {} } } }),
+            json!({ "quant_method": "compressed-tensors",
+                "transform_config": { "config_groups": { "u": {} } } }),
             "transform_config",
         ),
         (json!({ "quant_method": "modelopt", "quant_algo": "W4A16_AWQ" }), "\"W4A16_AWQ\""),
