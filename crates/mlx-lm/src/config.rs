@@ -7,12 +7,13 @@
 
 use std::collections::HashMap;
 
-use mlx_core::{QuantMode, Quantization, QuantizationConfig};
+use mlx_core::{Dtype, QuantMode, Quantization, QuantizationConfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
+use crate::formats::ForeignFormat;
 
 /// What a model's configuration says about any model.
 #[derive(Clone, Debug)]
@@ -23,8 +24,10 @@ pub struct ModelConfig {
     pub context_length: Option<usize>,
     /// Number of tokens that the model knows.
     pub vocab_size: usize,
-    /// How the weights are packed, where they are.
+    /// How the weights are packed, where they are as MLX has them.
     pub quantization: Option<QuantizationConfig>,
+    /// The format of weights that another program quantized.
+    pub foreign: Option<ForeignFormat>,
     /// End-of-sequence tokens of configuration and generation configuration.
     pub eos_token_ids: Vec<u32>,
     /// The whole configuration.
@@ -89,14 +92,25 @@ impl ModelConfig {
         let text_config = object.get("text_config").and_then(Value::as_object);
         let eos = object.get("eos_token_id").filter(|v| !v.is_null());
         let eos = eos.or_else(|| text_config.and_then(|t| t.get("eos_token_id")));
+        let foreign = ForeignFormat::detect(&raw)?;
         Ok(ModelConfig {
             model_type,
             context_length: lookup(object, &CONTEXT),
             vocab_size,
             quantization: quantization(object, text_config)?,
+            foreign,
             eos_token_ids: token_ids(eos),
             raw,
         })
+    }
+
+    /// Returns the floating type that the configuration names.
+    pub(crate) fn dtype(&self) -> Option<Dtype> {
+        let text_config = self.raw.get("text_config");
+        let declared = [Some(&self.raw), text_config].into_iter().flatten().find_map(|config| {
+            ["torch_dtype", "dtype"].iter().find_map(|key| config.get(*key)?.as_str())
+        });
+        declared.and_then(Dtype::from_name).filter(|dtype| dtype.is_floating())
     }
 
     /// Reads a family's own settings.
@@ -165,13 +179,8 @@ fn quantization(
         None => layer_quantization(settings)?,
         Some("mxfp4") => Quantization::of(QuantMode::Mxfp4),
         Some("mxfp8") => Quantization::of(QuantMode::Mxfp8),
-        Some(method) => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("weights quantized by \"{method}\" cannot be loaded"),
-            )
-            .with_hint("use an unquantized checkpoint, or one quantized by mlx-lm"));
-        }
+        // Another program's, which `formats` reads or refuses.
+        Some(_) => return Ok(None),
     };
     let mut layers = HashMap::new();
     for (path, value) in settings {
@@ -286,9 +295,9 @@ mod tests {
             (json!({"quantization": {"mode": "q9"}}), ErrorKind::Unsupported, "mxfp4"),
             (json!({"quantization": 4}), ErrorKind::Format, "object"),
             (
-                json!({"quantization_config": {"quant_method": "awq"}}),
+                json!({"quantization_config": {"quant_method": "bitnet"}}),
                 ErrorKind::Unsupported,
-                "awq",
+                "bitnet",
             ),
         ];
         for (extra, kind, text) in cases {

@@ -5,7 +5,7 @@
 //! back, as they come. Behind it [`thinking`] separates reasoning from the answer and [`stop`]
 //! ends the text at a stop string. None of these touches a tensor.
 //!
-//! [`load()`] reads the [`config`], finds the family in [`models`] and gives it the weights; a
+//! [`load()`] reads the [`config`], repacks what other programs quantized ([`formats`]), finds the family in [`models`] and gives it the weights; a
 //! family is built of [`layers`] and remembers through a [`cache`]. [`generate`] runs it and
 //! [`sample`] chooses tokens; [`perplexity`] and [`mod@bench`] measure it. Nothing here prints, reads
 //! the environment, or opens a socket.
@@ -18,6 +18,7 @@ pub mod config;
 pub mod detokenizer;
 pub mod error;
 pub mod files;
+pub mod formats;
 pub mod generate;
 pub mod layers;
 pub mod load;

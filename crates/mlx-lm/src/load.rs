@@ -1,5 +1,7 @@
 //! From a model's files to a model.
 
+mod foreign;
+
 use mlx_core::io::{Checkpoint, SafetensorsFile};
 use mlx_core::{Dtype, Weights};
 use serde_json::Value;
@@ -31,7 +33,8 @@ pub struct Loaded {
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// What the user should know: disagreements in the files that did not keep the model from loading.
+    /// What the user should know: disagreements in the files that did not keep the model from
+    /// loading, and what became of weights that another program quantized.
     pub notes: Vec<String>,
 }
 
@@ -69,10 +72,21 @@ impl Model {
     ) -> Result<(Model, Vec<String>)> {
         let family = models::family(&config)?;
         let checkpoint = open_checkpoint(files)?;
-        let notes = checkpoint.report().iter().map(ToString::to_string).collect();
-        let weights = Weights::from_checkpoint(&checkpoint, |name| (family.rename)(name, &config))
-            .with_quantization(config.quantization.clone())
-            .with_dtype(options.dtype);
+        let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
+        let rename = |name: &str| (family.rename)(name, &config);
+        let foreign = match &config.foreign {
+            Some(format) => foreign::weights(&checkpoint, &config, format, options.dtype, rename)?,
+            None => None,
+        };
+        let weights = match foreign {
+            Some((weights, messages)) => {
+                notes.extend(messages);
+                weights
+            }
+            None => Weights::from_checkpoint(&checkpoint, rename)
+                .with_quantization(config.quantization.clone())
+                .with_dtype(options.dtype),
+        };
         Ok((Model::build(weights, config)?, notes))
     }
 
@@ -83,9 +97,7 @@ impl Model {
     /// When the configuration is broken or the architecture unknown.
     pub fn random(config: &Value, dtype: Option<Dtype>, seed: u64) -> Result<Model> {
         let config = ModelConfig::from_json(config.clone())?;
-        let declared =
-            ["torch_dtype", "dtype"].iter().find_map(|key| config.raw.get(*key)?.as_str());
-        let dtype = dtype.or_else(|| declared.and_then(Dtype::from_name));
+        let dtype = dtype.or_else(|| config.dtype());
         let dtype = dtype.filter(|dtype| dtype.is_floating()).unwrap_or(Dtype::Bfloat16);
         let weights = Weights::random(seed, dtype, config.quantization.clone())?;
         Model::build(weights, config)

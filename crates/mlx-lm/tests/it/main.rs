@@ -3,6 +3,7 @@
 mod checkpoints;
 mod demo;
 mod files;
+mod formats;
 mod sampling;
 mod streams;
 mod templates;
