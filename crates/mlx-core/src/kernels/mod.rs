@@ -6,6 +6,7 @@
 //! and gradients use.
 
 mod activation;
+mod argmax;
 mod attention;
 mod cached_attention;
 mod compute;
@@ -15,9 +16,11 @@ mod norm;
 mod quantized;
 mod rope;
 mod routes;
+mod sampling;
 mod softmax;
 
 pub(crate) use activation::gated;
+pub(crate) use argmax::{argmax, has_argmax};
 pub(crate) use attention::{AttentionOptions, attention, has_attention};
 pub(crate) use cached_attention::{
     CachedAttentionArrays, CachedAttentionParts, RopeParts, cached_attention,
@@ -43,6 +46,8 @@ pub(crate) use compute::Float;
 pub use compute::Isa;
 pub use compute::activation::GatedActivation;
 pub use compute::pool::{set_threads, threads};
+pub use compute::sampling::{TokenFilter, Xtc};
+pub use sampling::filter_tokens;
 
 /// How kernels made within [`with_options`] compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -79,8 +79,17 @@ impl Array {
     /// # }
     /// ```
     pub fn argmax(&self, axis: impl Into<Option<i32>>, keepdims: bool) -> Result<Array> {
+        let axis = axis.into();
+        if let Some(axis) = axis
+            && kernels::has_argmax(self, axis)?
+        {
+            return kernels::argmax(self, keepdims, |x, keepdims| {
+                let axis = x.ndim() as i32 - 1;
+                array_op!(mlx_argmax_axis, x, axis, keepdims)
+            });
+        }
         let x = &self.laid_out_if_empty()?;
-        match axis.into() {
+        match axis {
             None => array_op!(mlx_argmax, x, keepdims),
             Some(axis) => array_op!(mlx_argmax_axis, x, axis, keepdims),
         }

@@ -7,6 +7,7 @@
 #![allow(clippy::excessive_precision, clippy::approx_constant)]
 
 pub(crate) mod activation;
+pub(crate) mod argmax;
 pub(crate) mod attention;
 mod cores;
 pub(crate) mod elementwise;
@@ -22,6 +23,7 @@ pub(crate) mod read;
 pub(crate) mod rope;
 pub(crate) mod routes;
 mod rows;
+pub(crate) mod sampling;
 mod scratch;
 pub(crate) mod softmax;
 
