@@ -219,3 +219,6 @@ fn shared_elements<T: Float>(bytes: *mut [u8]) -> std::result::Result<*mut [T], 
     }
     Ok(std::ptr::slice_from_raw_parts_mut(data, bytes.len() / size_of::<T>()))
 }
+
+#[cfg(test)]
+mod tests;
