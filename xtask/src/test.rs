@@ -5,6 +5,8 @@
 
 mod aarch64;
 mod asan;
+mod compute;
+mod miri;
 
 use std::fs;
 use std::path::Path;
@@ -33,6 +35,7 @@ enum Need {
     CargoFuzz,
     AddressSanitizer,
     Aarch64,
+    Miri,
 }
 
 const SUITES: &[Suite] = &[
@@ -103,6 +106,12 @@ const SUITES: &[Suite] = &[
         what: "the kernels' arithmetic on ARM CPUs, emulated",
         need: &[Need::Aarch64],
         run: aarch64::run,
+    },
+    Suite {
+        name: "miri",
+        what: "the kernels' arithmetic in plain Rust, interpreted",
+        need: &[Need::Miri],
+        run: miri::run,
     },
     Suite {
         name: "bindings",
@@ -181,6 +190,7 @@ impl Need {
             Need::CargoFuzz => "cargo-fuzz",
             Need::AddressSanitizer => "AddressSanitizer",
             Need::Aarch64 => "an emulated aarch64",
+            Need::Miri => "Miri",
         }
     }
 
@@ -193,6 +203,7 @@ impl Need {
             Need::CargoFuzz => (native::has_program("cargo-fuzz"), "cargo install cargo-fuzz"),
             Need::AddressSanitizer => return asan::unmet(),
             Need::Aarch64 => return aarch64::unmet(),
+            Need::Miri => return miri::unmet(),
         };
         (!is_met).then(|| format!("no {}: {hint}", self.text()))
     }
