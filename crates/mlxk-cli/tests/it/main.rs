@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod chat;
+#[cfg(unix)]
+mod compilers;
 mod measure;
 mod reference;
 mod run;
