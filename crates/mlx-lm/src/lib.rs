@@ -7,8 +7,8 @@
 //!
 //! [`load()`] reads the [`config`], repacks what other programs quantized ([`formats`]), finds the family in [`models`] and gives it the weights; a
 //! family is built of [`layers`] and remembers through a [`cache`]. [`generate`] runs it and
-//! [`sample`] chooses tokens; [`perplexity`] and [`mod@bench`] measure it. Nothing here prints, reads
-//! the environment, or opens a socket.
+//! [`sample`] chooses tokens; [`perplexity`], [`divergence`] and [`mod@bench`] measure it. Nothing
+//! here prints, reads the environment, or opens a socket.
 #![forbid(unsafe_code)]
 
 pub mod bench;
@@ -16,6 +16,7 @@ pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod detokenizer;
+pub mod divergence;
 pub mod error;
 pub mod files;
 pub mod formats;

@@ -29,6 +29,19 @@ pub struct Perplexity {
 /// # Errors
 /// When there are fewer than two tokens or the model fails.
 pub fn perplexity(model: &Model, token_ids: &[u32]) -> Result<Perplexity> {
+    check_text(model, token_ids)?;
+    let mut token_logprobs = Vec::with_capacity(token_ids.len());
+    for ids in windows(token_ids, model.config().context_length) {
+        token_logprobs.push(None);
+        window_logprobs(model, ids, &mut token_logprobs)?;
+    }
+    let known: Vec<f64> = token_logprobs.iter().flatten().map(|&x| f64::from(x)).collect();
+    let nll = -known.iter().sum::<f64>() / known.len() as f64;
+    Ok(Perplexity { token_ids: token_ids.to_vec(), token_logprobs, nll, perplexity: nll.exp() })
+}
+
+/// Refuses a text that nothing can be said of.
+pub(crate) fn check_text(model: &Model, token_ids: &[u32]) -> Result<()> {
     let config = model.config();
     if token_ids.len() < 2 {
         let n = token_ids.len();
@@ -43,15 +56,15 @@ pub fn perplexity(model: &Model, token_ids: &[u32]) -> Result<Perplexity> {
             format!("makes token {token}, but the model has only {} tokens", config.vocab_size),
         ));
     }
-    let window = config.context_length.unwrap_or(usize::MAX).max(2);
-    let mut token_logprobs = Vec::with_capacity(token_ids.len());
-    for ids in token_ids.chunks(window) {
-        token_logprobs.push(None);
-        window_logprobs(model, ids, &mut token_logprobs)?;
-    }
-    let known: Vec<f64> = token_logprobs.iter().flatten().map(|&x| f64::from(x)).collect();
-    let nll = -known.iter().sum::<f64>() / known.len() as f64;
-    Ok(Perplexity { token_ids: token_ids.to_vec(), token_logprobs, nll, perplexity: nll.exp() })
+    Ok(())
+}
+
+/// Cuts a text into windows of the length of the context.
+pub(crate) fn windows(
+    token_ids: &[u32],
+    context_length: Option<usize>,
+) -> impl Iterator<Item = &[u32]> {
+    token_ids.chunks(context_length.unwrap_or(usize::MAX).max(2))
 }
 
 /// Appends the log-probability of every token but the first.

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod demo;
+mod divergence;
 mod files;
 mod formats;
 mod sampling;
