@@ -24,7 +24,7 @@ impl HostKernel for FilterTokens {
         params.extend(top_p.map_or([0, 0], |p| [1, bits(p)]));
         params.extend(min_p.map_or([0, 0, 0], |(p, keep)| [1, bits(p), keep as u64]));
         params.extend(top_k.map_or([0, 0], |k| [1, k as u64]));
-        for xtc in xtc {
+        if let Some(xtc) = xtc {
             params.push(bits(xtc.threshold));
             params.extend(xtc.special_tokens.iter().map(|&token| u64::from(token)));
         }
