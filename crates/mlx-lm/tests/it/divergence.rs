@@ -24,13 +24,21 @@ fn conversations() -> Vec<[Vec<u32>; 2]> {
     cases.iter().map(|case| [ids(&case["prompt_ids"]), ids(&case["output_ids"])]).collect()
 }
 
+fn on_cpu(test: impl FnOnce()) {
+    let test = || {
+        test();
+        Ok(())
+    };
+    with_device(Device::Cpu, test).expect("every machine has a CPU");
+}
+
 fn runs(model: &Model) -> [Run<'_>; 2] {
     [Arithmetic::Exact, Arithmetic::Fast].map(|arithmetic| Run { model, arithmetic })
 }
 
 #[test]
 fn fast_arithmetic_costs_little() {
-    with_device(Device::Cpu, || {
+    on_cpu(|| {
         let model = demo();
         let [exact, fast] = runs(&model);
         let text: Vec<u32> = conversations().concat().concat();
@@ -51,7 +59,7 @@ fn fast_arithmetic_costs_little() {
 
 #[test]
 fn a_run_is_where_it_is() {
-    with_device(Device::Cpu, || {
+    on_cpu(|| {
         let model = demo();
         let [exact, _] = runs(&model);
         let [prompt, answer] = conversations().swap_remove(0);
@@ -65,7 +73,7 @@ fn a_run_is_where_it_is() {
 
 #[test]
 fn answers_are_the_same() {
-    with_device(Device::Cpu, || {
+    on_cpu(|| {
         let model = demo();
         let [exact, fast] = runs(&model);
         let conversations = conversations();
@@ -77,7 +85,7 @@ fn answers_are_the_same() {
 /// Another model's distributions are far, and its answers are others.
 #[test]
 fn another_model_is_far() {
-    with_device(Device::Cpu, || {
+    on_cpu(|| {
         let model = demo();
         let other = Model::random(&model.config().raw, None, 1).expect("random weights");
         let [exact, _] = runs(&model);
