@@ -278,6 +278,10 @@ impl Packed {
         if transpose && let Some([y]) = Packed::matmul_each(x, [(self, None)])? {
             return Ok(y);
         }
+        if x.ndim() <= 2 && self.weight.ndim() > 2 {
+            // MLX broadcasts a stack against blocks of rows, not against one matrix.
+            return self.matmul_by_mlx(x, transpose);
+        }
         let options = GatherMatmul { transpose, sorted_indices: false };
         let (lhs_indices, rhs_indices) = (None, None);
         let inputs = GatherInputs { x, of_rows: false, lhs_indices, rhs_indices, options };

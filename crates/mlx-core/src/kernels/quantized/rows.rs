@@ -128,6 +128,13 @@ mod tests {
         Ok(())
     }
 
+    /// Equal but for a rounding: MLX's compiled ops may fuse a multiplication with an addition.
+    fn check_close(a: &Array, b: &Array) -> Result<()> {
+        let bounds = Closeness { rtol: 1e-5, atol: 1e-6, equal_nan: true };
+        assert!(a.allclose(b, bounds)?.item::<bool>()?, "{a}\n{b}");
+        Ok(())
+    }
+
     /// Weights of any bits at all.
     fn packed(quantization: Quantization, dtype: Dtype) -> Result<Packed> {
         let k = 3 * quantization.group_size.max(32);
@@ -193,8 +200,8 @@ mod tests {
                 move |x: &[Array]| Ok(vec![packed.take_rows(&x[0])?])
             };
             let inputs = [indices.clone()];
-            check_same(&compile(f.clone(), false)?.call(&inputs)?[0], &expected)?;
-            check_same(&vmap(f, &[Some(0)], 0)?.call(&inputs)?[0], &expected)?;
+            check_close(&compile(f.clone(), false)?.call(&inputs)?[0], &expected)?;
+            check_close(&vmap(f, &[Some(0)], 0)?.call(&inputs)?[0], &expected)?;
             // The gradient by the scales.
             let sum = move |x: &[Array]| {
                 let packed = Packed { scales: x[0].clone(), ..packed.clone() };
@@ -209,7 +216,7 @@ mod tests {
                 }
             };
             let scales = [self::packed(Quantization::default(), Dtype::Float32)?.scales];
-            check_same(&grad_once(sum, &scales, 0)?[0], &grad_once(by_mlx, &scales, 0)?[0])
+            check_close(&grad_once(sum, &scales, 0)?[0], &grad_once(by_mlx, &scales, 0)?[0])
         })
     }
 }
