@@ -4,10 +4,8 @@
 //! frequency penalties. Filters drop tokens from the log-probabilities: top-p, min-p, XTC, top-k.
 //! The temperature comes last, so filters see the distribution at temperature one.
 //!
-//! Everything stays in the lazy graph: the last tokens may not be computed yet. On a CPU the filters are
-//! one node together, which sorts nothing.
+//! Everything stays in the lazy graph: the last tokens may not be computed yet.
 
-use mlx_core::kernels::{self, TokenFilter, Xtc};
 use mlx_core::{Array, Dtype, Result, ops, random};
 
 use crate::error::{Error, ErrorKind};
@@ -122,20 +120,6 @@ impl Sampling {
 
     fn repeats(&self) -> bool {
         !matches!(self.repetition_penalty, 0.0 | 1.0)
-    }
-
-    /// Returns the filters that are on.
-    fn token_filter(&self) -> TokenFilter {
-        let xtc = || Xtc {
-            threshold: self.xtc_threshold,
-            special_tokens: self.xtc_special_tokens.clone(),
-        };
-        TokenFilter {
-            top_p: Some(self.top_p).filter(|&p| 0.0 < p && p < 1.0),
-            min_p: (self.min_p > 0.0).then_some((self.min_p, self.min_tokens_to_keep)),
-            xtc: (self.xtc_probability > 0.0).then(xtc),
-            top_k: (self.top_k > 0).then_some(self.top_k),
-        }
     }
 }
 
@@ -258,35 +242,18 @@ fn counts(recent: &Array, logits: &Array) -> Result<Array> {
 /// # Errors
 /// When memory runs out.
 pub fn filter(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Array> {
-    let filter = sampling.token_filter();
-    if filter == TokenFilter::default() {
-        return Ok(logprobs.clone());
-    }
-    let excludes = match filter.xtc {
-        Some(_) => random::uniform(0.0f32, 1.0f32, &[], Dtype::Float32, Some(key))?
-            .less_equal(sampling.xtc_probability)?,
-        None => Array::from(false),
-    };
-    let ops = filter.clone();
-    kernels::filter_tokens(logprobs, &excludes, filter, move |logprobs, excludes| {
-        filter_by_ops(logprobs, excludes, &ops)
-    })
-}
-
-/// Does as [`filter`] where there is no kernel for it.
-fn filter_by_ops(logprobs: &Array, excludes: &Array, filter: &TokenFilter) -> Result<Array> {
     let mut logprobs = logprobs.clone();
-    if let Some(p) = filter.top_p {
-        logprobs = top_p(&logprobs, p)?;
+    if 0.0 < sampling.top_p && sampling.top_p < 1.0 {
+        logprobs = top_p(&logprobs, sampling.top_p)?;
     }
-    if let Some((p, keep)) = filter.min_p {
-        logprobs = min_p(&logprobs, p, keep)?;
+    if sampling.min_p > 0.0 {
+        logprobs = min_p(&logprobs, sampling.min_p, sampling.min_tokens_to_keep)?;
     }
-    if let Some(filter) = &filter.xtc {
-        logprobs = xtc(&logprobs, filter, excludes)?;
+    if sampling.xtc_probability > 0.0 {
+        logprobs = xtc(&logprobs, sampling, key)?;
     }
-    if let Some(k) = filter.top_k {
-        logprobs = top_k(&logprobs, k)?;
+    if sampling.top_k > 0 {
+        logprobs = top_k(&logprobs, sampling.top_k)?;
     }
     Ok(logprobs)
 }
@@ -317,17 +284,19 @@ fn min_p(logprobs: &Array, p: f32, keep: usize) -> Result<Array> {
 }
 
 /// Excludes all tokens that are likelier than the least likely of the likely ones.
-fn xtc(logprobs: &Array, xtc: &Xtc, excludes: &Array) -> Result<Array> {
+fn xtc(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Array> {
     let probs = logprobs.softmax(-1, false)?;
-    let likely = probs.greater(xtc.threshold)?;
+    let likely = probs.greater(sampling.xtc_threshold)?;
     let least_likely = ops::where_(&likely, &probs, f32::INFINITY)?.min(-1, true)?;
     let mut excluded = probs.greater(least_likely)?;
-    if !xtc.special_tokens.is_empty() {
-        let tokens = &xtc.special_tokens;
+    if !sampling.xtc_special_tokens.is_empty() {
+        let tokens = &sampling.xtc_special_tokens;
         let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32])?;
         excluded = excluded.put_along_axis(&tokens, false, -1)?;
     }
-    ops::where_(&excluded.logical_and(excludes)?, DROPPED, logprobs)
+    let draw = random::uniform(0.0f32, 1.0f32, &[], Dtype::Float32, Some(key))?;
+    let applies = draw.less_equal(sampling.xtc_probability)?;
+    ops::where_(&excluded.logical_and(applies)?, DROPPED, logprobs)
 }
 
 /// DIFFERENCE: keeping as many as there are, or more, changes nothing; mlx-lm fails.
@@ -336,50 +305,4 @@ fn top_k(logprobs: &Array, k: usize) -> Result<Array> {
     let Some(k) = i32::try_from(k).ok().filter(|&k| k < n) else { return Ok(logprobs.clone()) };
     let order = logprobs.negative()?.argpartition(k - 1, -1)?;
     logprobs.put_along_axis(&order.at((.., k..))?, DROPPED, -1)
-}
-
-#[cfg(test)]
-mod tests {
-    use mlx_core::{Device, with_device};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(96))]
-
-        /// The ops that a GPU and transforms have keep what the kernel keeps.
-        #[test]
-        fn ops_keep_what_the_kernel_keeps(
-            n in 2..3000usize,
-            seed in any::<u64>(),
-            scale in 0.1..6.0f32,
-            (top_p, min_p) in (0.0..1.0f32, 0.0..0.5f32),
-            (min_tokens_to_keep, top_k) in (1..9usize, 0..60usize),
-            (xtc_probability, xtc_threshold) in (prop::sample::select(vec![0.0, 1.0f32]), 0.0..0.4f32),
-            off in 0..8u8,
-        ) {
-            let sampling = Sampling {
-                top_p: if off & 1 == 0 { top_p } else { 0.0 },
-                min_p: if off & 2 == 0 { min_p } else { 0.0 },
-                top_k: if off & 4 == 0 { top_k } else { 0 },
-                min_tokens_to_keep,
-                xtc_probability,
-                xtc_threshold,
-                xtc_special_tokens: vec![1],
-                ..Sampling::default()
-            };
-            let kept = with_device(Device::Cpu, || -> Result<_> {
-                let key = random::key(seed)?;
-                let shape = [1, n as i32];
-                let logits = random::normal(&shape, Dtype::Float32, 0.0, scale, Some(&key))?;
-                let logprobs = (&logits - logits.logsumexp(-1, true)?)?;
-                let filter_of = sampling.token_filter();
-                let by_ops = filter_by_ops(&logprobs, &Array::from(true), &filter_of)?;
-                Ok([filter(&logprobs, &sampling, &key)?.to_vec::<f32>()?, by_ops.to_vec::<f32>()?])
-            });
-            let [by_kernel, by_ops] = kept.expect("both filter");
-            prop_assert_eq!(by_kernel, by_ops, "{:?}", sampling);
-        }
-    }
 }

@@ -729,7 +729,6 @@ static CASES: &[Case] = cases! {
         packed(&[3, 2, 8], &[3, 2, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, Some(&f(&[1])), GatherMatmul::default());
         packed(&[0, 2, 8], &[0, 2, 2], 32, 4).gather_matmul(&f(&[1, 64]), None, None, GatherMatmul::default());
         packed(&[2, 8], &[2, 2], 32, 4).take_rows(&f(&[1]));
-        packed(&[2, 8], &[2, 2], 32, 4).take_rows(&i(&[]));
         packed(&[], &[], 32, 4).take_rows(&i(&[0]));
         ops::to_fp8(&i(&[1]));
         ops::to_fp8(&of(&[2], Dtype::Complex64));

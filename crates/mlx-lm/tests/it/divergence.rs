@@ -48,7 +48,7 @@ fn fast_arithmetic_costs_little() {
         assert_eq!(found.n, text.len() - 2, "two windows");
         assert!(0.0 < found.mean_kl && found.mean_kl <= 1e-3, "{found:?}");
         assert!(found.mean_kl < found.kl_99 && found.kl_99 <= 1e-2, "{found:?}");
-        assert!(found.same_top >= 0.99, "{found:?}");
+        assert!(found.same_top >= 0.98, "{found:?}");
         let ratio = found.perplexity / found.reference_perplexity;
         assert!(ratio != 1.0 && (ratio - 1.0).abs() < 0.01, "{found:?}");
         // Without a scope of options, kernels are exact.
@@ -72,13 +72,14 @@ fn a_run_is_where_it_is() {
 }
 
 #[test]
-fn answers_are_the_same() {
+fn most_answers_are_the_same() {
     on_cpu(|| {
         let model = demo();
         let [exact, fast] = runs(&model);
         let conversations = conversations();
         let prompts: Vec<&[u32]> = conversations.iter().map(|[prompt, _]| &prompt[..]).collect();
-        assert_eq!(greedy_agreement(exact, fast, &prompts, 40).expect("both run"), 1.0);
+        let same = greedy_agreement(exact, fast, &prompts, 40).expect("both run");
+        assert!(same >= 0.9, "{same}");
     });
 }
 
