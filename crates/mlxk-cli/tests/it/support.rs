@@ -112,7 +112,8 @@ impl TinyModel {
         let model = TinyModel { _keep: keep, path };
         model.edit("config.json", |config| {
             config["max_position_embeddings"] = CONTEXT.into();
-            config["eos_token_id"] = Value::Null;
+            // One that is in no vocabulary, so never made.
+            config["eos_token_id"] = 1_000_000.into();
         });
         model.write("tokenizer.json", tokenizer().to_string());
         model.write("tokenizer_config.json", json!({"chat_template": TEMPLATE}).to_string());
