@@ -145,7 +145,7 @@ proptest! {
         can in any::<bool>(),
     ) {
         let cases = cases();
-        let case = which.get(&cases);
+        let case = which.get(cases);
         let mut tensors = case.tensors.clone();
         let names: Vec<String> = tensors.0.keys().cloned().collect();
         for (name, value, dtype, shape) in edits {
