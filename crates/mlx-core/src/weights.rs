@@ -6,6 +6,10 @@
 //! reports *all* of it: missing, unexpected and mismatched tensors. A model that did not take
 //! every tensor exactly is an error, never random weights.
 
+mod tensor;
+
+pub use tensor::Tensor;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +18,7 @@ use std::rc::Rc;
 use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Checkpoint, TensorBytes, TensorInfo};
+use crate::io::Checkpoint;
 use crate::nn::{Embedding, LayerNorm, Linear, Param, RmsNorm, WeightMatrix};
 use crate::nn::{SwitchActivation, SwitchGlu, SwitchLinear};
 use crate::ops::{self, Packed};
@@ -69,35 +73,6 @@ impl fmt::Display for WeightsReport {
             write!(f, "\n  mismatched  {name}: expected {expected}, found {found}")?;
         }
         Ok(())
-    }
-}
-
-/// Where a tensor is until a layer takes it.
-enum Tensor {
-    Array(Array),
-    File { bytes: TensorBytes, shape: Vec<i32>, dtype: Dtype },
-}
-
-impl Tensor {
-    fn shape(&self) -> &[i32] {
-        match self {
-            Tensor::Array(array) => array.shape(),
-            Tensor::File { shape, .. } => shape,
-        }
-    }
-
-    fn dtype(&self) -> Dtype {
-        match self {
-            Tensor::Array(array) => array.dtype(),
-            Tensor::File { dtype, .. } => *dtype,
-        }
-    }
-
-    fn into_array(self) -> Result<Array> {
-        match self {
-            Tensor::Array(array) => Ok(array),
-            Tensor::File { bytes, shape, dtype } => Array::from_tensor(&bytes, &shape, dtype),
-        }
     }
 }
 
@@ -163,8 +138,12 @@ impl Weights {
 
     /// Takes named arrays.
     pub fn from_arrays(arrays: impl IntoIterator<Item = (String, Array)>) -> Weights {
-        let tensors = arrays.into_iter().map(|(name, array)| (name, Tensor::Array(array)));
-        Weights::new(Source::Tensors(tensors.collect()), None)
+        Weights::from_tensors(arrays.into_iter().map(|(name, array)| (name, array.into())))
+    }
+
+    /// Takes named tensors, making none of them yet.
+    pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Weights {
+        Weights::new(Source::Tensors(tensors.into_iter().collect()), None)
     }
 
     /// Takes the tensors of a checkpoint, reading none of them yet. `rename` gives the name that
@@ -173,15 +152,10 @@ impl Weights {
         checkpoint: &Checkpoint,
         mut rename: impl FnMut(&str) -> Option<String>,
     ) -> Weights {
-        let file_tensor = |name: &str, info: &TensorInfo| {
-            let bytes = checkpoint.tensor_bytes(name)?;
-            Some(Tensor::File { bytes, shape: info.shape.clone(), dtype: info.dtype })
-        };
         let tensors = checkpoint
             .tensors()
-            .filter_map(|(name, _, info)| Some((rename(name)?, file_tensor(name, info)?)))
-            .collect();
-        Weights::new(Source::Tensors(tensors), None)
+            .filter_map(|(name, ..)| Some((rename(name)?, Tensor::stored(checkpoint, name)?)));
+        Weights::from_tensors(tensors)
     }
 
     /// Makes random weights of whatever shape a layer asks for, packed as `quantization` says: to

@@ -25,6 +25,7 @@ pub mod layers;
 pub mod load;
 pub mod models;
 pub mod perplexity;
+mod rules;
 pub mod sample;
 mod scan;
 pub mod stop;

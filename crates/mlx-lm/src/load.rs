@@ -3,13 +3,14 @@
 mod foreign;
 
 use mlx_core::io::{Checkpoint, SafetensorsFile};
-use mlx_core::{Dtype, Weights};
+use mlx_core::{Dtype, QuantizationConfig, Tensor, Weights};
 use serde_json::Value;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
 use crate::models::{self, LanguageModel};
+use crate::rules;
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
 
 /// How to load.
@@ -73,17 +74,21 @@ impl Model {
         let family = models::family(&config)?;
         let checkpoint = open_checkpoint(files)?;
         let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
-        let rename = |name: &str| (family.rename)(name, &config);
+        let rules = (family.rules)(&config);
+        let drops = |name: &str| rules::drops(&rules, name);
         let foreign = match &config.foreign {
-            Some(format) => foreign::weights(&checkpoint, &config, format, options.dtype, rename)?,
+            Some(format) => foreign::tensors(&checkpoint, &config, format, options.dtype, drops)?,
             None => None,
         };
         let weights = match foreign {
-            Some((weights, messages)) => {
-                notes.extend(messages);
-                weights
+            Some(foreign) => {
+                notes.extend(foreign.messages);
+                // Every layer with scales is packed; how is read off its shapes.
+                Weights::from_tensors(rules::apply(&rules, foreign.tensors)?)
+                    .with_quantization(Some(QuantizationConfig::default()))
+                    .with_dtype(Some(foreign.dtype))
             }
-            None => Weights::from_checkpoint(&checkpoint, rename)
+            None => Weights::from_tensors(rules::apply(&rules, stored(&checkpoint))?)
                 .with_quantization(config.quantization.clone())
                 .with_dtype(options.dtype),
         };
@@ -138,6 +143,11 @@ impl std::ops::DerefMut for Model {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.model.as_mut()
     }
+}
+
+fn stored(checkpoint: &Checkpoint) -> Vec<(String, Tensor)> {
+    let names = checkpoint.tensors().map(|(name, ..)| name);
+    names.filter_map(|name| Some((name.to_owned(), Tensor::stored(checkpoint, name)?))).collect()
 }
 
 fn open_checkpoint(files: &ModelFiles) -> Result<Checkpoint> {

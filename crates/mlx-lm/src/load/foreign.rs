@@ -5,52 +5,50 @@
 //! mapped.
 
 use mlx_core::io::Checkpoint;
-use mlx_core::{Array, Dtype, QuantizationConfig, Weights};
+use mlx_core::{Array, Dtype, Tensor};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::{Floats, ForeignFormat, Inventory, Layer, RepackOptions, Report};
 
-/// Returns the weights, and what the user should know; `None` where nothing is as the format has
+/// The tensors of a checkpoint as MLX has them.
+pub(super) struct Foreign {
+    pub(super) tensors: Vec<(String, Tensor)>,
+    /// What the model computes in.
+    pub(super) dtype: Dtype,
+    /// What the user should know.
+    pub(super) messages: Vec<String>,
+}
+
+/// Returns the tensors but for those that `drops` names; `None` where nothing is as the format has
 /// it, which MLX's own checkpoints under a foreign name are.
-pub(super) fn weights(
+pub(super) fn tensors(
     checkpoint: &Checkpoint,
     config: &ModelConfig,
     format: &ForeignFormat,
     dtype: Option<Dtype>,
-    rename: impl Fn(&str) -> Option<String>,
-) -> Result<Option<(Weights, Vec<String>)>> {
+    drops: impl Fn(&str) -> bool,
+) -> Result<Option<Foreign>> {
     let inventory = format.inventory(checkpoint.tensors().map(|(name, ..)| name));
     if inventory.layers.is_empty() {
         return Ok(None);
     }
     let dtype = dtype.unwrap_or_else(|| dtype_of(checkpoint, config, &inventory));
-    let mut arrays = Vec::new();
-    for name in &inventory.kept {
-        if let (Some(new_name), Some(array)) = (rename(name), kept(checkpoint, name)?) {
-            arrays.push((new_name, array));
-        }
+    let mut tensors = Vec::new();
+    for name in inventory.kept.iter().filter(|name| !drops(name)) {
+        tensors.extend(kept(checkpoint, name)?.map(|tensor| (name.clone(), tensor)));
     }
     // `nn::Linear` scales no outputs and reorders no inputs.
     let options = RepackOptions { dtype, output_scale: false, input_order: false };
     let mut report = Report::new(format, dtype);
-    for path in &inventory.layers {
-        let weight = rename(&format!("{path}.weight"));
-        let Some(path_in_model) = weight.as_deref().and_then(|name| name.strip_suffix(".weight"))
-        else {
-            continue;
-        };
+    for path in inventory.layers.iter().filter(|path| !drops(&format!("{path}.weight"))) {
         let recipe = format.recipe(path, &checkpoint, options)?;
         report.add(&recipe);
         for (part, array) in layer_arrays(&recipe.repack()?, recipe.shape())? {
-            arrays.push((format!("{path_in_model}.{part}"), array));
+            tensors.push((format!("{path}.{part}"), array.into()));
         }
     }
-    // Every layer with scales is packed; how is read off its shapes.
-    let weights = Weights::from_arrays(arrays)
-        .with_quantization(Some(QuantizationConfig::default()))
-        .with_dtype(Some(dtype));
-    Ok(Some((weights, report.messages())))
+    Ok(Some(Foreign { tensors, dtype, messages: report.messages() }))
 }
 
 /// Chooses the type to compute in: that of the scales, which are then exact, else the
@@ -70,17 +68,14 @@ fn dtype_of(checkpoint: &Checkpoint, config: &ModelConfig, inventory: &Inventory
     of_scales.or_else(declared).unwrap_or(Dtype::Bfloat16)
 }
 
-fn kept(checkpoint: &Checkpoint, name: &str) -> Result<Option<Array>> {
-    let (Some((_, info)), Some(bytes)) = (checkpoint.get(name), checkpoint.tensor_bytes(name))
-    else {
-        return Ok(None);
-    };
+fn kept(checkpoint: &Checkpoint, name: &str) -> Result<Option<Tensor>> {
+    let Some((_, info)) = checkpoint.get(name) else { return Ok(None) };
     if info.stored_dtype.starts_with("F8_") {
         let text = format!("{name}: {} without a scale cannot be loaded", info.stored_dtype);
         return Err(Error::new(ErrorKind::Unsupported, text)
             .with_hint("config.json names another format than the weights have"));
     }
-    Ok(Some(Array::from_tensor(&bytes, &info.shape, info.dtype)?))
+    Ok(Tensor::stored(checkpoint, name))
 }
 
 /// Makes the arrays of a layer, by the names that MLX's checkpoints give them.

@@ -7,12 +7,12 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, keep_weights};
+use super::{Family, LanguageModel, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 
-pub(super) const FAMILY: Family = Family { rename: keep_weights, build };
+pub(super) const FAMILY: Family = Family { rules: usual_rules, build };
 
 #[derive(Deserialize)]
 struct Config {

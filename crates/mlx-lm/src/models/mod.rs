@@ -14,6 +14,7 @@ use mlx_core::{Array, Weights};
 use crate::cache::KvCache;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::rules::Rule;
 
 /// A model that predicts the next token.
 pub trait LanguageModel: Module {
@@ -42,8 +43,8 @@ pub trait LanguageModel: Module {
 
 /// How a family is loaded.
 pub(crate) struct Family {
-    /// Returns the name that the family uses for a tensor, or `None` to leave the tensor out.
-    pub(crate) rename: fn(&str, &ModelConfig) -> Option<String>,
+    /// What becomes of a checkpoint's tensors.
+    pub(crate) rules: fn(&ModelConfig) -> Vec<Rule>,
     /// Builds the model.
     pub(crate) build: fn(&Weights, &ModelConfig) -> Result<Box<dyn LanguageModel>>,
 }
@@ -78,10 +79,12 @@ pub(crate) fn family(config: &ModelConfig) -> Result<&'static Family> {
     })
 }
 
-/// Keeps every name but those of buffers that are computed and not stored, and of a head that the
-/// configuration ties to the embedding.
-pub(crate) fn keep_weights(name: &str, config: &ModelConfig) -> Option<String> {
-    let tied = config.raw.get("tie_word_embeddings") == Some(&serde_json::Value::Bool(true));
-    let is_unused = name.contains("rotary_emb.inv_freq") || (tied && name.starts_with("lm_head."));
-    (!is_unused).then(|| name.to_owned())
+/// Leaves out buffers that are computed and not stored, and a head that the configuration ties to the
+/// embedding.
+pub(crate) fn usual_rules(config: &ModelConfig) -> Vec<Rule> {
+    let mut rules = vec![Rule::Drop("*rotary_emb.inv_freq*")];
+    if config.raw.get("tie_word_embeddings") == Some(&serde_json::Value::Bool(true)) {
+        rules.push(Rule::Drop("lm_head.*"));
+    }
+    rules
 }

@@ -4,12 +4,12 @@
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, keep_weights};
+use super::{Family, LanguageModel, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 
-pub(super) const FAMILY: Family = Family { rename: keep_weights, build };
+pub(super) const FAMILY: Family = Family { rules: usual_rules, build };
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: DecoderConfig = config.parse()?;

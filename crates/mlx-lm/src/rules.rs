@@ -1,0 +1,334 @@
+//! From the tensors of a checkpoint to those of a model: what each family's checkpoints have
+//! otherwise, as a table.
+//!
+//! A family's rules run one after the other, each over all tensors, so that a rule sees the names
+//! that those before it gave. They change names and shapes and read no data: loading makes a
+//! tensor when a layer takes it, conversion one after the other. Parts of packed weights,
+//! `.weight`, `.scales` and `.biases`, are rows of the same layers and go through the same rules.
+//!
+//! A pattern is a whole name, in which `*` stands for any text, `#` for a number, and `%`, in
+//! [`Rule::Stack`], for the number that is stacked over. What they stood for takes their places in
+//! the new name, in the same order.
+
+use std::collections::BTreeMap;
+
+use mlx_core::Tensor;
+
+use crate::error::{Error, Result};
+
+/// One step on the way.
+#[derive(Clone, Debug)]
+pub(crate) enum Rule {
+    /// Leaves tensors out.
+    Drop(&'static str),
+    /// Gives tensors other names.
+    Rename(&'static str, &'static str),
+    /// Stacks the tensors of one name but for the number that `%` stands for.
+    Stack(&'static str, &'static str),
+    /// Cuts a tensor in parts.
+    Split(&'static str, Cut, &'static [&'static str]),
+    /// Makes another tensor of it.
+    Change(&'static str, fn(&Tensor) -> mlx_core::Result<Tensor>),
+}
+
+/// How a tensor is cut in as many parts as there are new names.
+#[derive(Clone, Debug)]
+pub(crate) enum Cut {
+    /// In parts of one size, along an axis counted from the end.
+    Even(usize),
+    /// By rows of the first axis that take turns.
+    Alternate(usize),
+    /// In parts of these sizes, along the first axis.
+    Rows(Vec<i32>),
+}
+
+/// Applies rules to the tensors of a checkpoint.
+///
+/// # Errors
+/// When a part of a stack is missing, a tensor is not of the shape that a rule needs, or two
+/// tensors get one name.
+pub(crate) fn apply(
+    rules: &[Rule],
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut all: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    for rule in rules {
+        let mut next = Named::default();
+        let mut stacks: BTreeMap<String, BTreeMap<usize, (String, Tensor)>> = BTreeMap::new();
+        for (name, tensor) in all {
+            let Some(found) = rule.found_in(&name) else {
+                next.insert(name, tensor)?;
+                continue;
+            };
+            let failed = |e: mlx_core::Error| Error::format(&name, e.to_string());
+            match rule {
+                Rule::Drop(_) => {}
+                Rule::Rename(_, to) => next.insert(found.in_place_of(to), tensor)?,
+                Rule::Stack(_, to) => {
+                    let stack = stacks.entry(found.in_place_of(to)).or_default();
+                    stack.insert(found.index, (name, tensor));
+                }
+                Rule::Split(_, cut, parts) => {
+                    let tensors = cut.apply(&tensor, parts.len()).map_err(failed)?;
+                    for (to, tensor) in parts.iter().zip(tensors) {
+                        next.insert(found.in_place_of(to), tensor)?;
+                    }
+                }
+                Rule::Change(_, change) => {
+                    let changed = change(&tensor).map_err(failed)?;
+                    next.insert(name, changed)?;
+                }
+            }
+        }
+        for (to, parts) in stacks {
+            if let Some(missing) = (0..parts.len()).find(|i| !parts.contains_key(i)) {
+                let n = parts.keys().next_back().map_or(0, |last| last + 1);
+                let text = format!("of the {n} tensors for {to}, number {missing} is missing");
+                return Err(Error::format("weights", text));
+            }
+            let tensors = parts.into_values().map(|(_, tensor)| tensor).collect();
+            let stacked = Tensor::stack(tensors).map_err(|e| Error::format(&to, e.to_string()))?;
+            next.insert(to, stacked)?;
+        }
+        all = next.0;
+    }
+    Ok(all)
+}
+
+/// Tells whether the rules leave a tensor out.
+pub(crate) fn drops(rules: &[Rule], name: &str) -> bool {
+    let mut name = name.to_owned();
+    for rule in rules {
+        let Some(found) = rule.found_in(&name) else { continue };
+        match rule {
+            Rule::Drop(_) => return true,
+            Rule::Rename(_, to) | Rule::Stack(_, to) => name = found.in_place_of(to),
+            // Of several parts, one that stays is enough.
+            Rule::Split(..) => return false,
+            Rule::Change(..) => {}
+        }
+    }
+    false
+}
+
+#[derive(Default)]
+struct Named(BTreeMap<String, Tensor>);
+
+impl Named {
+    fn insert(&mut self, name: String, tensor: Tensor) -> Result<()> {
+        if self.0.contains_key(&name) {
+            return Err(Error::format("weights", format!("two tensors are for {name}")));
+        }
+        self.0.insert(name, tensor);
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn found_in<'n>(&self, name: &'n str) -> Option<Found<'n>> {
+        let (Rule::Drop(pattern)
+        | Rule::Rename(pattern, _)
+        | Rule::Stack(pattern, _)
+        | Rule::Split(pattern, ..)
+        | Rule::Change(pattern, _)) = self;
+        let mut found = Found { texts: Vec::new(), index: 0 };
+        found.matches(pattern, name).then_some(found)
+    }
+}
+
+impl Cut {
+    fn apply(&self, tensor: &Tensor, n: usize) -> mlx_core::Result<Vec<Tensor>> {
+        let count = n as i32;
+        match self {
+            Cut::Even(from_end) => {
+                let axis = tensor.shape().len().wrapping_sub(*from_end);
+                let size = tensor.shape().get(axis).copied().unwrap_or(0);
+                // A size that cannot be shared out is one that is too small for the last part.
+                let each = (size + count - 1) / count;
+                (0..count).map(|i| tensor.slice(axis, i * each, each, 1)).collect()
+            }
+            Cut::Alternate(from_end) => {
+                let axis = tensor.shape().len().wrapping_sub(*from_end);
+                let size = tensor.shape().get(axis).copied().unwrap_or(0);
+                let each = (size + count - 1) / count;
+                (0..count).map(|i| tensor.slice(axis, i, each, count)).collect()
+            }
+            Cut::Rows(sizes) => {
+                let mut start = 0;
+                let parts = sizes.iter().map(|&size| {
+                    start += size;
+                    tensor.slice(0, start - size, size, 1)
+                });
+                let parts = parts.collect::<mlx_core::Result<Vec<_>>>()?;
+                // What is left over would be lost.
+                match tensor.shape().first() {
+                    Some(&all) if all == start => Ok(parts),
+                    _ => tensor.slice(0, start, i32::MAX, 1).map(|_| parts),
+                }
+            }
+        }
+    }
+}
+
+/// What the signs of a pattern stand for.
+struct Found<'n> {
+    texts: Vec<&'n str>,
+    index: usize,
+}
+
+impl<'n> Found<'n> {
+    fn matches(&mut self, pattern: &str, name: &'n str) -> bool {
+        let Some(at) = pattern.find(['*', '#', '%']) else { return pattern == name };
+        let (literal, rest) = pattern.split_at(at);
+        let Some(name) = name.strip_prefix(literal) else { return false };
+        let (sign, rest) = rest.split_at(1);
+        let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+        match sign {
+            "*" => {
+                let n_texts = self.texts.len();
+                // The longest first, so that a prefix takes all there is of it.
+                for end in (0..=name.len()).rev().filter(|&end| name.is_char_boundary(end)) {
+                    self.texts.truncate(n_texts);
+                    self.texts.push(&name[..end]);
+                    if self.matches(rest, &name[end..]) {
+                        return true;
+                    }
+                }
+                false
+            }
+            _ if digits == 0 => false,
+            "#" => {
+                self.texts.push(&name[..digits]);
+                self.matches(rest, &name[digits..])
+            }
+            _ => match name[..digits].parse() {
+                Ok(index) => {
+                    self.index = index;
+                    self.matches(rest, &name[digits..])
+                }
+                Err(_) => false,
+            },
+        }
+    }
+
+    fn in_place_of(&self, to: &str) -> String {
+        let mut texts = self.texts.iter();
+        let mut name = String::with_capacity(to.len() + 32);
+        for c in to.chars() {
+            match c {
+                '*' | '#' => name.push_str(texts.next().copied().unwrap_or_default()),
+                c => name.push(c),
+            }
+        }
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx_core::Array;
+
+    use super::*;
+
+    fn tensor(shape: &[i32], start: i32) -> Tensor {
+        let n: i32 = shape.iter().product();
+        let numbers: Vec<i32> = (start..start + n).collect();
+        Array::from_slice(&numbers, shape).expect("numbers of a shape").into()
+    }
+
+    fn names(rules: &[Rule], names: &[&str]) -> Vec<String> {
+        let tensors = names.iter().map(|name| ((*name).to_owned(), tensor(&[4, 2], 0)));
+        apply(rules, tensors).expect("they apply").into_keys().collect()
+    }
+
+    fn values(tensor: Tensor) -> Vec<i32> {
+        tensor.into_array().and_then(|array| array.to_vec()).expect("numbers")
+    }
+
+    #[test]
+    fn patterns_are_whole_names() {
+        let found = |pattern, name| {
+            let rule = Rule::Drop(pattern);
+            rule.found_in(name).map(|found| (found.texts.join("|"), found.index))
+        };
+        let some = |texts: &str, index| Some((texts.to_owned(), index));
+        assert_eq!(found("a.b", "a.b"), some("", 0));
+        assert_eq!(found("a.b", "a.b.c"), None);
+        assert_eq!(found("a.*", "a.b.c"), some("b.c", 0));
+        assert_eq!(found("*.b", "a.b"), some("a", 0));
+        assert_eq!(found("*b*", "abcbd"), some("abc|d", 0));
+        assert_eq!(found("*", ""), some("", 0));
+        assert_eq!(found("l.#.w", "l.12.w"), some("12", 0));
+        assert_eq!(found("l.#.w", "l.x.w"), None);
+        assert_eq!(found("*.experts.%.w1.*", "m.3.experts.17.w1.weight"), some("m.3|weight", 17));
+        assert_eq!(found("e.%", "e.99999999999999999999999"), None);
+        assert_eq!(found("é*", "éß"), some("ß", 0));
+    }
+
+    #[test]
+    fn rules_see_the_names_that_those_before_gave() {
+        let rules = [
+            Rule::Rename("model.language_model.*", "model.*"),
+            Rule::Drop("*.inv_freq"),
+            Rule::Drop("vision.*"),
+            Rule::Rename("model.h.#.*", "model.layers.#.*"),
+        ];
+        let before =
+            ["lm_head.weight", "model.language_model.h.3.w", "vision.a", "model.h.1.inv_freq"];
+        assert_eq!(names(&rules, &before), ["lm_head.weight", "model.layers.3.w"]);
+        assert!(drops(&rules, "vision.a") && drops(&rules, "model.language_model.h.1.inv_freq"));
+        assert!(!drops(&rules, "model.language_model.h.3.w"));
+    }
+
+    #[test]
+    fn numbered_tensors_are_stacked_in_order() {
+        let rules = [Rule::Stack("#.experts.%.w1.*", "#.switch.gate.*")];
+        let tensors = (0..12).map(|i| (format!("5.experts.{i}.w1.weight"), tensor(&[2], 10 * i)));
+        let mut stacked = apply(&rules, tensors).expect("they apply");
+        let gate = stacked.remove("5.switch.gate.weight").expect("it is there");
+        assert_eq!((gate.shape(), stacked.len()), (&[12, 2][..], 0));
+        assert_eq!(values(gate)[18..], [90, 91, 100, 101, 110, 111]);
+
+        let holes = [0, 2].map(|i| (format!("5.experts.{i}.w1.weight"), tensor(&[2], 0)));
+        let error = apply(&rules, holes).expect_err("one is missing").to_string();
+        assert!(error.contains("5.switch.gate.weight") && error.contains("number 1"), "{error}");
+        let unlike = [0, 1].map(|i| (format!("5.experts.{i}.w1.weight"), tensor(&[2 + i], 0)));
+        assert!(apply(&rules, unlike).is_err());
+    }
+
+    #[test]
+    fn tensors_are_cut() {
+        let cut = |cut: Cut, shape: &[i32]| {
+            let rules = [Rule::Split("*.ab.w", cut, &["*.a.w", "*.b.w"])];
+            let parts = apply(&rules, [("x.ab.w".to_owned(), tensor(shape, 0))])?;
+            Ok::<_, Error>(parts.into_values().map(values).collect::<Vec<_>>())
+        };
+        let fine = |found: Result<Vec<Vec<i32>>>| found.expect("it can be cut");
+        assert_eq!(fine(cut(Cut::Even(2), &[4, 1])), [[0, 1], [2, 3]]);
+        assert_eq!(fine(cut(Cut::Even(1), &[2, 2])), [[0, 2], [1, 3]]);
+        assert_eq!(fine(cut(Cut::Alternate(2), &[4, 1])), [[0, 2], [1, 3]]);
+        assert_eq!(fine(cut(Cut::Rows(vec![1, 3]), &[4, 1])), [vec![0], vec![1, 2, 3]]);
+        assert!(cut(Cut::Even(2), &[3, 1]).is_err());
+        assert!(cut(Cut::Alternate(2), &[5, 1]).is_err());
+        assert!(cut(Cut::Even(3), &[4, 1]).is_err());
+        for sizes in [vec![1, 2], vec![2, 3], vec![-1, 5], vec![4, 0]] {
+            assert!(cut(Cut::Rows(sizes.clone()), &[4, 1]).is_err(), "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn no_tensor_takes_the_place_of_another() {
+        let rules = [Rule::Rename("a.*", "*")];
+        let tensors = ["a.x", "x"].map(|name| (name.to_owned(), tensor(&[1], 0)));
+        assert!(apply(&rules, tensors).expect_err("two").to_string().contains("for x"));
+    }
+
+    #[test]
+    fn changes_keep_the_name() {
+        let rules = [Rule::Change("*norm.weight", |tensor| Ok(tensor.plus(1.0)))];
+        let before = Array::from(2.0f32).into();
+        let mut after = apply(&rules, [("q_norm.weight".to_owned(), before)]).expect("it applies");
+        let array = after.remove("q_norm.weight").expect("it is there").into_array();
+        assert_eq!(array.and_then(|array| array.item::<f32>()).expect("a number"), 3.0);
+    }
+}
