@@ -10,7 +10,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
 use crate::models::{self, LanguageModel};
-use crate::rules;
+use crate::rules::{self, Rule};
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
 
 /// How to load.
@@ -74,8 +74,8 @@ impl Model {
         let family = models::family(&config)?;
         let checkpoint = open_checkpoint(files)?;
         let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
-        let rules = (family.rules)(&config);
-        let drops = |name: &str| rules::drops(&rules, name);
+        let rules = [(family.rules)(&config), (family.layout)(&config)].concat();
+        let drops = |name: &str| rules::names(&rules, name).is_empty();
         let foreign = match &config.foreign {
             Some(format) => foreign::tensors(&checkpoint, &config, format, options.dtype, drops)?,
             None => None,
@@ -89,7 +89,7 @@ impl Model {
                     .with_dtype(Some(foreign.dtype))
             }
             None => Weights::from_tensors(rules::apply(&rules, stored(&checkpoint))?)
-                .with_quantization(config.quantization.clone())
+                .with_quantization(config.quantization.as_ref().map(|q| in_model(q, &rules)))
                 .with_dtype(options.dtype),
         };
         Ok((Model::build(weights, config)?, notes))
@@ -143,6 +143,18 @@ impl std::ops::DerefMut for Model {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.model.as_mut()
     }
+}
+
+/// Returns a quantization with its layers called as the model has them.
+fn in_model(quantization: &QuantizationConfig, rules: &[Rule]) -> QuantizationConfig {
+    let mut renamed = QuantizationConfig { default: quantization.default, layers: [].into() };
+    for (path, format) in &quantization.layers {
+        for name in rules::names(rules, &format!("{path}.weight")) {
+            let path = name.strip_suffix(".weight").unwrap_or(&name);
+            renamed.layers.insert(path.to_owned(), *format);
+        }
+    }
+    renamed
 }
 
 fn stored(checkpoint: &Checkpoint) -> Vec<(String, Tensor)> {

@@ -95,20 +95,26 @@ pub(crate) fn apply(
     Ok(all)
 }
 
-/// Tells whether the rules leave a tensor out.
-pub(crate) fn drops(rules: &[Rule], name: &str) -> bool {
-    let mut name = name.to_owned();
+/// Returns the names of what becomes of a tensor: none where the rules leave it out.
+pub(crate) fn names(rules: &[Rule], name: &str) -> Vec<String> {
+    let mut names = vec![name.to_owned()];
     for rule in rules {
-        let Some(found) = rule.found_in(&name) else { continue };
-        match rule {
-            Rule::Drop(_) => return true,
-            Rule::Rename(_, to) | Rule::Stack(_, to) => name = found.in_place_of(to),
-            // Of several parts, one that stays is enough.
-            Rule::Split(..) => return false,
-            Rule::Change(..) => {}
-        }
+        names = names
+            .into_iter()
+            .flat_map(|name| {
+                let Some(found) = rule.found_in(&name) else { return vec![name] };
+                match rule {
+                    Rule::Drop(_) => vec![],
+                    Rule::Rename(_, to) | Rule::Stack(_, to) => vec![found.in_place_of(to)],
+                    Rule::Split(.., parts) => {
+                        parts.iter().map(|to| found.in_place_of(to)).collect()
+                    }
+                    Rule::Change(..) => vec![name],
+                }
+            })
+            .collect();
     }
-    false
+    names
 }
 
 #[derive(Default)]
@@ -276,8 +282,12 @@ mod tests {
         let before =
             ["lm_head.weight", "model.language_model.h.3.w", "vision.a", "model.h.1.inv_freq"];
         assert_eq!(names(&rules, &before), ["lm_head.weight", "model.layers.3.w"]);
-        assert!(drops(&rules, "vision.a") && drops(&rules, "model.language_model.h.1.inv_freq"));
-        assert!(!drops(&rules, "model.language_model.h.3.w"));
+        for name in ["vision.a", "model.language_model.h.1.inv_freq"] {
+            assert!(super::names(&rules, name).is_empty(), "{name}");
+        }
+        assert_eq!(super::names(&rules, before[1]), ["model.layers.3.w"]);
+        let split = [Rule::Split("*.ab.*", Cut::Even(2), &["*.a.*", "*.b.*"])];
+        assert_eq!(super::names(&split, "x.ab.weight"), ["x.a.weight", "x.b.weight"]);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The pre-norm decoder that the Llama line of models shares.
 
-use mlx_core::nn::{Embedding, Linear, RmsNorm};
+use mlx_core::nn::{Embedding, Linear, Module, RmsNorm, Visitor, VisitorMut};
 use mlx_core::{Array, Weights};
 use serde::Deserialize;
 
 use super::attention::{Attention, AttentionArgs};
+use super::check_size;
 use super::mask::Mask;
 use super::mlp::Mlp;
+use super::moe::{Moe, MoeArgs};
 use super::rope::{RopeArgs, RopeScaling};
 use crate::cache::{FullCache, KvCache, RotatingCache};
 use crate::error::{Error, Result};
@@ -47,7 +49,7 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
-    /// Returns the plain decoder of these settings: no biases, no head norms, no windows.
+    /// Returns the plain decoder of these settings: no biases, no head norms, no windows, no experts.
     ///
     /// # Errors
     /// When neither the settings nor the family give the rotary base.
@@ -56,7 +58,7 @@ impl DecoderConfig {
         let scaling = self.rope_scaling.clone().or(self.rope_parameters.clone());
         let written = self.rope_parameters.as_ref().and_then(RopeScaling::rope_theta);
         let theta = self.rope_theta.or(written).or(rope_theta);
-        Ok(DecoderArgs {
+        let layer = LayerArgs {
             attention: AttentionArgs {
                 hidden_size: self.hidden_size,
                 n_heads: self.num_attention_heads,
@@ -74,15 +76,20 @@ impl DecoderConfig {
                     max_position_embeddings: self.max_position_embeddings,
                 },
             },
-            intermediate_size: self.intermediate_size,
-            mlp_bias: false,
+            window: None,
+            feed_forward: FeedForwardArgs::Dense {
+                intermediate_size: self.intermediate_size,
+                bias: false,
+            },
+        };
+        Ok(DecoderArgs {
+            hidden_size: self.hidden_size,
+            layers: vec![layer; self.num_hidden_layers.min(MAX_LAYERS + 1)],
             rms_norm_eps: self.rms_norm_eps,
             vocab_size: self.vocab_size,
             tie_word_embeddings: self
                 .tie_word_embeddings
                 .unwrap_or_else(|| !w.contains("lm_head.weight")),
-            sliding_layers: vec![false; self.num_hidden_layers.min(MAX_LAYERS + 1)],
-            sliding_window: None,
         })
     }
 }
@@ -90,22 +97,41 @@ impl DecoderConfig {
 /// What a decoder is made from.
 #[derive(Clone, Debug)]
 pub struct DecoderArgs {
-    /// The attention of every layer; its `hidden_size` is the decoder's.
-    pub attention: AttentionArgs,
-    /// Size between the projections of the feed-forward layers.
-    pub intermediate_size: i32,
-    /// Whether these projections have a bias.
-    pub mlp_bias: bool,
+    /// Size of the hidden state.
+    pub hidden_size: i32,
+    /// Each layer.
+    pub layers: Vec<LayerArgs>,
     /// Epsilon of the norms.
     pub rms_norm_eps: f32,
     /// Number of tokens.
     pub vocab_size: i32,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
-    /// For each layer, whether it sees only the last [`sliding_window`](Self::sliding_window) tokens.
-    pub sliding_layers: Vec<bool>,
-    /// Size of that window.
-    pub sliding_window: Option<i32>,
+}
+
+/// What a layer is made from.
+#[derive(Clone, Debug)]
+pub struct LayerArgs {
+    /// Attention; its `hidden_size` is the decoder's.
+    pub attention: AttentionArgs,
+    /// How many tokens a token sees; all before it where it is absent.
+    pub window: Option<i32>,
+    /// What follows attention.
+    pub feed_forward: FeedForwardArgs,
+}
+
+/// What a feed-forward layer is made from.
+#[derive(Clone, Debug)]
+pub enum FeedForwardArgs {
+    /// One for all tokens, `mlp`.
+    Dense {
+        /// Size between its projections.
+        intermediate_size: i32,
+        /// Whether these have a bias.
+        bias: bool,
+    },
+    /// Experts.
+    Experts(MoeArgs),
 }
 
 /// Layers beyond this are a broken configuration, not a model.
@@ -114,40 +140,86 @@ const MAX_LAYERS: usize = 10_000;
 impl DecoderArgs {
     /// Refuses numbers that no model has, before any array is made of them.
     fn check(&self) -> Result<()> {
-        let AttentionArgs { hidden_size, n_heads, n_kv_heads, head_dim, .. } = self.attention;
-        let sizes = [
-            ("hidden_size", hidden_size),
-            ("num_attention_heads", n_heads),
-            ("num_key_value_heads", n_kv_heads),
-            ("head_dim", head_dim),
-            ("intermediate_size", self.intermediate_size),
-            ("vocab_size", self.vocab_size),
-            ("sliding_window", self.sliding_window.unwrap_or(1)),
-        ];
-        let fail = |message: String| Err(Error::format("config.json", message));
-        for (name, size) in sizes {
-            if !(1..=1 << 24).contains(&size) {
-                return fail(format!("\"{name}\" is {size}"));
-            }
+        check_size("hidden_size", self.hidden_size)?;
+        check_size("vocab_size", self.vocab_size)?;
+        if self.layers.len() > MAX_LAYERS {
+            let text = format!("{} layers", self.layers.len());
+            return Err(Error::format("config.json", text));
         }
+        self.layers.iter().try_for_each(LayerArgs::check)
+    }
+}
+
+impl LayerArgs {
+    fn check(&self) -> Result<()> {
+        let AttentionArgs { hidden_size, n_heads, n_kv_heads, head_dim, .. } = self.attention;
+        check_size("hidden_size", hidden_size)?;
+        check_size("num_attention_heads", n_heads)?;
+        check_size("num_key_value_heads", n_kv_heads)?;
+        check_size("head_dim", head_dim)?;
+        check_size("sliding_window", self.window.unwrap_or(1))?;
         if n_heads.checked_mul(head_dim).is_none() || n_heads % n_kv_heads != 0 {
-            return fail(format!(
-                "{n_heads} heads of size {head_dim} do not go with {n_kv_heads} key-value heads"
+            return Err(Error::format(
+                "config.json",
+                format!(
+                    "{n_heads} heads of size {head_dim} do not go with {n_kv_heads} key-value heads"
+                ),
             ));
         }
-        if self.sliding_layers.len() > MAX_LAYERS {
-            return fail(format!("{} layers", self.sliding_layers.len()));
+        match &self.feed_forward {
+            FeedForwardArgs::Dense { intermediate_size, .. } => {
+                check_size("intermediate_size", *intermediate_size)
+            }
+            FeedForwardArgs::Experts(experts) => experts.check(),
         }
-        if self.sliding_layers.contains(&true) && self.sliding_window.is_none() {
-            return fail("\"sliding_window\" is missing".to_owned());
+    }
+}
+
+/// A feed-forward layer of either kind.
+enum FeedForward {
+    Dense(Mlp),
+    Experts(Moe),
+}
+
+impl FeedForward {
+    fn new(w: &Weights, dim: i32, args: &FeedForwardArgs) -> Result<Self> {
+        Ok(match args {
+            FeedForwardArgs::Dense { intermediate_size, bias } => {
+                FeedForward::Dense(Mlp::new(&w.at("mlp"), dim, *intermediate_size, *bias)?)
+            }
+            FeedForwardArgs::Experts(experts) => {
+                FeedForward::Experts(Moe::new(&w.at(experts.name), dim, experts)?)
+            }
+        })
+    }
+
+    fn forward(&self, x: &Array) -> mlx_core::Result<Array> {
+        match self {
+            FeedForward::Dense(mlp) => mlp.forward(x),
+            FeedForward::Experts(moe) => moe.forward(x),
         }
-        Ok(())
+    }
+}
+
+impl Module for FeedForward {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        match self {
+            FeedForward::Dense(mlp) => mlp.visit(visitor),
+            FeedForward::Experts(moe) => moe.visit(visitor),
+        }
+    }
+
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_>) -> mlx_core::Result<()> {
+        match self {
+            FeedForward::Dense(mlp) => mlp.visit_mut(visitor),
+            FeedForward::Experts(moe) => moe.visit_mut(visitor),
+        }
     }
 }
 
 struct TransformerBlock {
     self_attn: Attention,
-    mlp: Mlp,
+    mlp: FeedForward,
     input_layernorm: RmsNorm,
     post_attention_layernorm: RmsNorm,
     window: Option<i32>,
@@ -164,14 +236,14 @@ mlx_core::module! {
 }
 
 impl TransformerBlock {
-    fn new(w: &Weights, args: &DecoderArgs, window: Option<i32>) -> Result<Self> {
-        let (dim, eps) = (args.attention.hidden_size, args.rms_norm_eps);
+    fn new(w: &Weights, args: &LayerArgs, eps: f32) -> Result<Self> {
+        let dim = args.attention.hidden_size;
         Ok(TransformerBlock {
             self_attn: Attention::new(&w.at("self_attn"), &args.attention)?,
-            mlp: Mlp::new(&w.at("mlp"), dim, args.intermediate_size, args.mlp_bias)?,
+            mlp: FeedForward::new(w, dim, &args.feed_forward)?,
             input_layernorm: w.rms_norm("input_layernorm", dim, eps)?,
             post_attention_layernorm: w.rms_norm("post_attention_layernorm", dim, eps)?,
-            window,
+            window: args.window,
         })
     }
 
@@ -197,7 +269,7 @@ impl Decoder {
     /// When a tensor cannot be read or an argument makes no sense.
     pub fn new(w: &Weights, args: &DecoderArgs) -> Result<Self> {
         args.check()?;
-        let (dim, vocab) = (args.attention.hidden_size, args.vocab_size);
+        let (dim, vocab) = (args.hidden_size, args.vocab_size);
         let model = w.at("model");
         let lm_head = match args.tie_word_embeddings {
             true => None,
@@ -205,9 +277,8 @@ impl Decoder {
         };
         Ok(Decoder {
             embed_tokens: model.embedding("embed_tokens", vocab, dim)?,
-            layers: model.layers("layers", args.sliding_layers.len(), |w, i| {
-                let window = args.sliding_window.filter(|_| args.sliding_layers[i]);
-                TransformerBlock::new(w, args, window)
+            layers: model.layers("layers", args.layers.len(), |w, i| {
+                TransformerBlock::new(w, &args.layers[i], args.rms_norm_eps)
             })?,
             norm: model.rms_norm("norm", dim, args.rms_norm_eps)?,
             lm_head,

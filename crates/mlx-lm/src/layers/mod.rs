@@ -7,4 +7,15 @@ pub mod attention;
 pub mod decoder;
 pub mod mask;
 pub mod mlp;
+pub mod moe;
 pub mod rope;
+
+use crate::error::{Error, Result};
+
+/// Refuses a size that no model has, before an array is made of it.
+pub(crate) fn check_size(name: &str, size: i32) -> Result<()> {
+    match size {
+        1..=0x100_0000 => Ok(()),
+        _ => Err(Error::format("config.json", format!("\"{name}\" is {size}"))),
+    }
+}

@@ -29,6 +29,11 @@ impl RopeScaling {
         self.get("rope_theta")
     }
 
+    /// Sets a number that configurations keep elsewhere, where it is not here.
+    pub fn or_insert(&mut self, key: &str, number: f32) {
+        self.0.entry(key).or_insert_with(|| number.into());
+    }
+
     fn get(&self, key: &str) -> Option<f32> {
         self.0.get(key).and_then(Value::as_f64).map(|x| x as f32)
     }

@@ -7,12 +7,12 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, usual_rules};
+use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
-use crate::error::Result;
-use crate::layers::decoder::{Decoder, DecoderConfig};
+use crate::error::{Error, Result};
+use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, build };
+pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
 
 #[derive(Deserialize)]
 struct Config {
@@ -29,12 +29,18 @@ struct Config {
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: Config = config.parse()?;
     let mut args = config.base.args(w, Some(10_000.0))?;
-    args.attention.qkv_bias = config.attention_bias;
-    args.attention.o_bias = config.attention_bias;
-    args.mlp_bias = config.mlp_bias;
-    if let Some(types) = &config.layer_types {
-        args.sliding_layers = types.iter().map(|kind| kind == "sliding_attention").collect();
-        args.sliding_window = config.sliding_window;
+    let types = config.layer_types.unwrap_or_default();
+    for (i, layer) in args.layers.iter_mut().enumerate() {
+        layer.attention.qkv_bias = config.attention_bias;
+        layer.attention.o_bias = config.attention_bias;
+        if let FeedForwardArgs::Dense { bias, .. } = &mut layer.feed_forward {
+            *bias = config.mlp_bias;
+        }
+        if types.get(i).is_some_and(|kind| kind == "sliding_attention") {
+            let window = config.sliding_window;
+            let missing = || Error::format("config.json", "\"sliding_window\" is missing");
+            layer.window = Some(window.ok_or_else(missing)?);
+        }
     }
     Ok(Box::new(Decoder::new(w, &args)?))
 }

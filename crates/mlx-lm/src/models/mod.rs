@@ -5,8 +5,11 @@
 //! a line to `FAMILIES`.
 
 mod llama;
+mod mixtral;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 
 use mlx_core::nn::Module;
 use mlx_core::{Array, Weights};
@@ -43,8 +46,10 @@ pub trait LanguageModel: Module {
 
 /// How a family is loaded.
 pub(crate) struct Family {
-    /// What becomes of a checkpoint's tensors.
+    /// What becomes of a checkpoint's tensors, up to the names and shapes that mlx-lm's have.
     pub(crate) rules: fn(&ModelConfig) -> Vec<Rule>,
+    /// What our layers have otherwise than those.
+    pub(crate) layout: fn(&ModelConfig) -> Vec<Rule>,
     /// Builds the model.
     pub(crate) build: fn(&Weights, &ModelConfig) -> Result<Box<dyn LanguageModel>>,
 }
@@ -53,8 +58,11 @@ pub(crate) struct Family {
 const FAMILIES: &[(&str, Family)] = &[
     ("llama", llama::FAMILY),
     ("mistral", llama::FAMILY),
+    ("mixtral", mixtral::FAMILY),
+    ("phi3", phi3::FAMILY),
     ("qwen2", qwen2::FAMILY),
     ("qwen3", qwen3::FAMILY),
+    ("qwen3_moe", qwen3_moe::FAMILY),
 ];
 
 /// Returns every `model_type` that can be loaded.
@@ -77,6 +85,11 @@ pub(crate) fn family(config: &ModelConfig) -> Result<&'static Family> {
     } else {
         error
     })
+}
+
+/// Our layers are those of mlx-lm.
+pub(crate) fn same_layout(_config: &ModelConfig) -> Vec<Rule> {
+    Vec::new()
 }
 
 /// Leaves out buffers that are computed and not stored, and a head that the configuration ties to the

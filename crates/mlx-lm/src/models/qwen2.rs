@@ -5,17 +5,17 @@
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, usual_rules};
+use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, build };
+pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let mut config: DecoderConfig = config.parse()?;
     config.max_position_embeddings.get_or_insert(32_768);
     let mut args = config.args(w, Some(1_000_000.0))?;
-    args.attention.qkv_bias = true;
+    args.layers.iter_mut().for_each(|layer| layer.attention.qkv_bias = true);
     Ok(Box::new(Decoder::new(w, &args)?))
 }

@@ -4,16 +4,18 @@
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, usual_rules};
+use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, build };
+pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: DecoderConfig = config.parse()?;
     let mut args = config.args(w, None)?;
-    args.attention.qk_norm_eps = Some(config.rms_norm_eps);
+    for layer in &mut args.layers {
+        layer.attention.qk_norm_eps = Some(config.rms_norm_eps);
+    }
     Ok(Box::new(Decoder::new(w, &args)?))
 }

@@ -1,0 +1,55 @@
+//! Mixtral (arXiv 2401.04088): Llama with experts, chosen by a softmax over the router's greatest outputs.
+//!
+//! DIFFERENCE: `head_dim` and the rotary variants are read as transformers does; mlx-lm ignores
+//! them.
+
+use mlx_core::Weights;
+use serde::Deserialize;
+
+use super::{Family, LanguageModel, same_layout, usual_rules};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
+use crate::layers::moe::{MoeArgs, Router};
+use crate::rules::Rule;
+
+pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(flatten)]
+    base: DecoderConfig,
+    num_local_experts: i32,
+    num_experts_per_tok: i32,
+}
+
+fn rules(config: &ModelConfig) -> Vec<Rule> {
+    let mut rules = usual_rules(config);
+    rules.extend([
+        Rule::Stack(
+            "*.block_sparse_moe.experts.%.w1.*",
+            "*.block_sparse_moe.switch_mlp.gate_proj.*",
+        ),
+        Rule::Stack(
+            "*.block_sparse_moe.experts.%.w2.*",
+            "*.block_sparse_moe.switch_mlp.down_proj.*",
+        ),
+        Rule::Stack("*.block_sparse_moe.experts.%.w3.*", "*.block_sparse_moe.switch_mlp.up_proj.*"),
+    ]);
+    rules
+}
+
+fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
+    let config: Config = config.parse()?;
+    let mut args = config.base.args(w, Some(1_000_000.0))?;
+    for layer in &mut args.layers {
+        layer.feed_forward = FeedForwardArgs::Experts(MoeArgs {
+            name: "block_sparse_moe",
+            intermediate_size: config.base.intermediate_size,
+            n_experts: config.num_local_experts,
+            top_k: config.num_experts_per_tok,
+            router: Router::SoftmaxOfChosen,
+        });
+    }
+    Ok(Box::new(Decoder::new(w, &args)?))
+}

@@ -1,0 +1,62 @@
+//! Qwen3 with experts (arXiv 2505.09388), chosen by a softmax over all of them.
+//!
+//! DIFFERENCE: the rotary variants are read as transformers does; mlx-lm ignores them.
+
+use mlx_core::Weights;
+use serde::Deserialize;
+
+use super::{Family, LanguageModel, same_layout, usual_rules};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
+use crate::layers::moe::{MoeArgs, Router};
+use crate::rules::Rule;
+
+pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(flatten)]
+    base: DecoderConfig,
+    num_experts: i32,
+    num_experts_per_tok: i32,
+    moe_intermediate_size: i32,
+    #[serde(default)]
+    norm_topk_prob: bool,
+    #[serde(default = "one")]
+    decoder_sparse_step: usize,
+    #[serde(default)]
+    mlp_only_layers: Vec<usize>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn rules(config: &ModelConfig) -> Vec<Rule> {
+    let mut rules = usual_rules(config);
+    rules.push(Rule::Stack("*.mlp.experts.%.*", "*.mlp.switch_mlp.*"));
+    rules
+}
+
+fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
+    let config: Config = config.parse()?;
+    let mut args = config.base.args(w, Some(10_000.0))?;
+    let experts = MoeArgs {
+        name: "mlp",
+        intermediate_size: config.moe_intermediate_size,
+        n_experts: config.num_experts,
+        top_k: config.num_experts_per_tok,
+        router: Router::SoftmaxOfAll { normalize: config.norm_topk_prob },
+    };
+    for (i, layer) in args.layers.iter_mut().enumerate() {
+        layer.attention.qk_norm_eps = Some(config.base.rms_norm_eps);
+        let is_dense = config.mlp_only_layers.contains(&i)
+            || config.num_experts == 0
+            || (i + 1) % config.decoder_sparse_step.max(1) != 0;
+        if !is_dense {
+            layer.feed_forward = FeedForwardArgs::Experts(experts.clone());
+        }
+    }
+    Ok(Box::new(Decoder::new(w, &args)?))
+}
