@@ -18,6 +18,9 @@ use crate::{flags, native, shell};
 /// The trained model is exported and measured again, never trained again.
 const DEMO: &str = "demo/export.py";
 
+/// The directories of a crate's data that hold one checkpoint per case, named by an index.
+const CHECKPOINTS: &[&str] = &["checkpoints", "families"];
+
 pub fn run(flags: &flags::Fixtures) -> Result<ExitCode> {
     let fixtures = shell::root().join("fixtures");
     let filter = flags.filter.as_deref().unwrap_or_default();
@@ -145,11 +148,12 @@ pub fn check_committed() -> Result<()> {
         }
     }
     for crate_dir in directories(&fixtures.join("data"))? {
-        let checkpoints = crate_dir.join("checkpoints");
-        if checkpoints.is_dir()
-            && let Err(e) = check_checkpoints(&checkpoints)
-        {
-            problems.push(format!("{}: {e:#}", checkpoints.display()));
+        for checkpoints in CHECKPOINTS.iter().map(|name| crate_dir.join(name)) {
+            if checkpoints.is_dir()
+                && let Err(e) = check_checkpoints(&checkpoints)
+            {
+                problems.push(format!("{}: {e:#}", checkpoints.display()));
+            }
         }
     }
     let requirements = fixtures.join("gen/requirements.txt");
@@ -321,6 +325,34 @@ mod tests {
             differences(old.path(), new.path()).unwrap(),
             ["fresh: is not committed", "gone: is no longer written", "other: differs"]
         );
+    }
+
+    #[test]
+    fn checkpoints_are_whole_and_in_the_index() {
+        let files = ["config.json", "expected.json", "expected.safetensors"];
+        for (named, found, files, passes) in [
+            (vec!["a", "b"], vec!["a", "b"], &files[..], true),
+            (vec!["a", "b"], vec!["a"], &files[..], false),
+            (vec!["a"], vec!["a", "b"], &files[..], false),
+            (vec!["a"], vec!["a"], &files[1..], false),
+            (vec!["a"], vec!["a"], &files[..2], false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let cases: Vec<Value> =
+                named.iter().map(|name| serde_json::json!({"name": name})).collect();
+            let index = serde_json::json!({ "cases": cases }).to_string();
+            fs::write(dir.path().join("index.json"), index).unwrap();
+            for case in &found {
+                let case = dir.path().join(case);
+                fs::create_dir(&case).unwrap();
+                for file in files {
+                    fs::write(case.join(file), "x").unwrap();
+                }
+            }
+            let result = check_checkpoints(dir.path());
+            assert_eq!(result.is_ok(), passes, "{named:?}, {found:?}, {files:?}: {result:?}");
+        }
+        assert!(check_checkpoints(tempfile::tempdir().unwrap().path()).is_err());
     }
 
     #[test]
