@@ -113,6 +113,17 @@ impl ModelConfig {
         declared.and_then(Dtype::from_name).filter(|dtype| dtype.is_floating())
     }
 
+    /// Returns the configuration of the language model within one of several parts.
+    pub(crate) fn text(&self) -> ModelConfig {
+        let mut text = self.clone();
+        if let Some(config) = self.raw.get("text_config") {
+            let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+            text.model_type = model_type.to_owned();
+            text.raw = config.clone();
+        }
+        text
+    }
+
     /// Reads a family's own settings.
     ///
     /// # Errors

@@ -6,8 +6,8 @@
 //! tensor when a layer takes it, conversion one after the other. Parts of packed weights,
 //! `.weight`, `.scales` and `.biases`, are rows of the same layers and go through the same rules.
 //!
-//! A pattern is a whole name, in which `*` stands for any text, `#` for a number, and `%`, in
-//! [`Rule::Stack`], for the number that is stacked over. What they stood for takes their places in
+//! A pattern is a whole name, in which `*` stands for any text, `#` for a number, and `%` for the
+//! number that tensors are stacked by or left out from. What they stood for takes their places in
 //! the new name, in the same order.
 
 use std::collections::BTreeMap;
@@ -21,14 +21,14 @@ use crate::error::{Error, Result};
 pub(crate) enum Rule {
     /// Leaves tensors out.
     Drop(&'static str),
+    /// Leaves tensors out where the number that `%` stands for is this or more.
+    DropFrom(&'static str, usize),
     /// Gives tensors other names.
     Rename(&'static str, &'static str),
     /// Stacks the tensors of one name but for the number that `%` stands for.
     Stack(&'static str, &'static str),
     /// Cuts a tensor in parts.
     Split(&'static str, Cut, &'static [&'static str]),
-    /// Makes another tensor of it.
-    Change(&'static str, fn(&Tensor) -> mlx_core::Result<Tensor>),
 }
 
 /// How a tensor is cut in as many parts as there are new names.
@@ -36,8 +36,6 @@ pub(crate) enum Rule {
 pub(crate) enum Cut {
     /// In parts of one size, along an axis counted from the end.
     Even(usize),
-    /// By rows of the first axis that take turns.
-    Alternate(usize),
     /// In parts of these sizes, along the first axis.
     Rows(Vec<i32>),
 }
@@ -63,6 +61,8 @@ pub(crate) fn apply(
             let failed = |e: mlx_core::Error| Error::format(&name, e.to_string());
             match rule {
                 Rule::Drop(_) => {}
+                Rule::DropFrom(_, least) if found.index >= *least => {}
+                Rule::DropFrom(..) => next.insert(name, tensor)?,
                 Rule::Rename(_, to) => next.insert(found.in_place_of(to), tensor)?,
                 Rule::Stack(_, to) => {
                     let stack = stacks.entry(found.in_place_of(to)).or_default();
@@ -73,10 +73,6 @@ pub(crate) fn apply(
                     for (to, tensor) in parts.iter().zip(tensors) {
                         next.insert(found.in_place_of(to), tensor)?;
                     }
-                }
-                Rule::Change(_, change) => {
-                    let changed = change(&tensor).map_err(failed)?;
-                    next.insert(name, changed)?;
                 }
             }
         }
@@ -105,11 +101,12 @@ pub(crate) fn names(rules: &[Rule], name: &str) -> Vec<String> {
                 let Some(found) = rule.found_in(&name) else { return vec![name] };
                 match rule {
                     Rule::Drop(_) => vec![],
+                    Rule::DropFrom(_, least) if found.index >= *least => vec![],
+                    Rule::DropFrom(..) => vec![name],
                     Rule::Rename(_, to) | Rule::Stack(_, to) => vec![found.in_place_of(to)],
                     Rule::Split(.., parts) => {
                         parts.iter().map(|to| found.in_place_of(to)).collect()
                     }
-                    Rule::Change(..) => vec![name],
                 }
             })
             .collect();
@@ -133,10 +130,10 @@ impl Named {
 impl Rule {
     fn found_in<'n>(&self, name: &'n str) -> Option<Found<'n>> {
         let (Rule::Drop(pattern)
+        | Rule::DropFrom(pattern, _)
         | Rule::Rename(pattern, _)
         | Rule::Stack(pattern, _)
-        | Rule::Split(pattern, ..)
-        | Rule::Change(pattern, _)) = self;
+        | Rule::Split(pattern, ..)) = self;
         let mut found = Found { texts: Vec::new(), index: 0 };
         found.matches(pattern, name).then_some(found)
     }
@@ -152,12 +149,6 @@ impl Cut {
                 // A size that cannot be shared out is one that is too small for the last part.
                 let each = (size + count - 1) / count;
                 (0..count).map(|i| tensor.slice(axis, i * each, each, 1)).collect()
-            }
-            Cut::Alternate(from_end) => {
-                let axis = tensor.shape().len().wrapping_sub(*from_end);
-                let size = tensor.shape().get(axis).copied().unwrap_or(0);
-                let each = (size + count - 1) / count;
-                (0..count).map(|i| tensor.slice(axis, i, each, count)).collect()
             }
             Cut::Rows(sizes) => {
                 let mut start = 0;
@@ -316,10 +307,8 @@ mod tests {
         let fine = |found: Result<Vec<Vec<i32>>>| found.expect("it can be cut");
         assert_eq!(fine(cut(Cut::Even(2), &[4, 1])), [[0, 1], [2, 3]]);
         assert_eq!(fine(cut(Cut::Even(1), &[2, 2])), [[0, 2], [1, 3]]);
-        assert_eq!(fine(cut(Cut::Alternate(2), &[4, 1])), [[0, 2], [1, 3]]);
         assert_eq!(fine(cut(Cut::Rows(vec![1, 3]), &[4, 1])), [vec![0], vec![1, 2, 3]]);
         assert!(cut(Cut::Even(2), &[3, 1]).is_err());
-        assert!(cut(Cut::Alternate(2), &[5, 1]).is_err());
         assert!(cut(Cut::Even(3), &[4, 1]).is_err());
         for sizes in [vec![1, 2], vec![2, 3], vec![-1, 5], vec![4, 0]] {
             assert!(cut(Cut::Rows(sizes.clone()), &[4, 1]).is_err(), "{sizes:?}");
@@ -331,14 +320,5 @@ mod tests {
         let rules = [Rule::Rename("a.*", "*")];
         let tensors = ["a.x", "x"].map(|name| (name.to_owned(), tensor(&[1], 0)));
         assert!(apply(&rules, tensors).expect_err("two").to_string().contains("for x"));
-    }
-
-    #[test]
-    fn changes_keep_the_name() {
-        let rules = [Rule::Change("*norm.weight", |tensor| Ok(tensor.plus(1.0)))];
-        let before = Array::from(2.0f32).into();
-        let mut after = apply(&rules, [("q_norm.weight".to_owned(), before)]).expect("it applies");
-        let array = after.remove("q_norm.weight").expect("it is there").into_array();
-        assert_eq!(array.and_then(|array| array.item::<f32>()).expect("a number"), 3.0);
     }
 }

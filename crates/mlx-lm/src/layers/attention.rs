@@ -23,10 +23,21 @@ pub struct AttentionArgs {
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
     pub o_bias: bool,
-    /// Epsilon of the norms over each query and key head, where the family has them.
-    pub qk_norm_eps: Option<f32>,
+    /// The norms of queries and keys.
+    pub qk_norm: QkNorm,
     /// The rotary embedding.
     pub rope: RopeArgs,
+}
+
+/// The norms of queries and keys, before they are rotated, with their epsilon.
+#[derive(Clone, Copy, Debug)]
+pub enum QkNorm {
+    /// There are none.
+    None,
+    /// Of each head.
+    Heads(f32),
+    /// Of all heads together.
+    Full(f32),
 }
 
 /// Attention with a cache.
@@ -40,6 +51,8 @@ pub struct Attention {
     o_proj: Linear,
     q_norm: Option<RmsNorm>,
     k_norm: Option<RmsNorm>,
+    /// Whether the norms are of all heads together.
+    has_full_norms: bool,
     rope: Rope,
 }
 
@@ -52,8 +65,11 @@ impl Attention {
     /// When a tensor cannot be read or the rotary variant is unknown.
     pub fn new(w: &Weights, args: &AttentionArgs) -> Result<Self> {
         let AttentionArgs { hidden_size: dim, n_heads, n_kv_heads, head_dim, .. } = *args;
-        let norm =
-            |name: &str| args.qk_norm_eps.map(|eps| w.rms_norm(name, head_dim, eps)).transpose();
+        let norm = |name: &str, n_heads: i32| match args.qk_norm {
+            QkNorm::None => Ok(None),
+            QkNorm::Heads(eps) => w.rms_norm(name, head_dim, eps).map(Some),
+            QkNorm::Full(eps) => w.rms_norm(name, n_heads * head_dim, eps).map(Some),
+        };
         Ok(Attention {
             n_heads,
             n_kv_heads,
@@ -62,8 +78,9 @@ impl Attention {
             k_proj: w.linear("k_proj", dim, n_kv_heads * head_dim, args.qkv_bias)?,
             v_proj: w.linear("v_proj", dim, n_kv_heads * head_dim, args.qkv_bias)?,
             o_proj: w.linear("o_proj", n_heads * head_dim, dim, args.o_bias)?,
-            q_norm: norm("q_norm")?,
-            k_norm: norm("k_norm")?,
+            q_norm: norm("q_norm", n_heads)?,
+            k_norm: norm("k_norm", n_kv_heads)?,
+            has_full_norms: matches!(args.qk_norm, QkNorm::Full(_)),
             rope: Rope::new(&args.rope)?,
         })
     }
@@ -82,7 +99,16 @@ impl Attention {
         cache: &mut dyn KvCache,
     ) -> mlx_core::Result<Array> {
         let [b, l, _] = x.dims()?;
-        let [q, k, v] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
+        let [mut q, mut k, v] =
+            Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
+        let (mut q_norm, mut k_norm) = (self.q_norm.as_ref(), self.k_norm.as_ref());
+        if self.has_full_norms {
+            let all_heads = |norm: Option<&RmsNorm>, x: Array| match norm {
+                Some(norm) => norm.forward(&x),
+                None => Ok(x),
+            };
+            (q, k) = (all_heads(q_norm.take(), q)?, all_heads(k_norm.take(), k)?);
+        }
         let is_causal = match mask {
             Mask::Causal => true,
             Mask::None => l == 1,
@@ -102,8 +128,8 @@ impl Attention {
                     n_heads: self.n_heads,
                     n_kv_heads: self.n_kv_heads,
                     scale: self.scale,
-                    q_norm: self.q_norm.as_ref(),
-                    k_norm: self.k_norm.as_ref(),
+                    q_norm,
+                    k_norm,
                     rope: Some(&self.rope.at(store.len + l)),
                     window: None,
                 };
@@ -118,8 +144,8 @@ impl Attention {
             let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
             y.transpose([0, 2, 1, 3])
         };
-        let q = heads(q, self.n_heads, self.q_norm.as_ref())?;
-        let k = heads(k, self.n_kv_heads, self.k_norm.as_ref())?;
+        let q = heads(q, self.n_heads, q_norm)?;
+        let k = heads(k, self.n_kv_heads, k_norm)?;
         let v = heads(v, self.n_kv_heads, None)?;
         let rope = self.rope.at(cache.offset() + l);
         let (q, k) = (rope.forward(&q, cache.offset())?, rope.forward(&k, cache.offset())?);

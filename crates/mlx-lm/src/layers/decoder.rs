@@ -4,7 +4,7 @@ use mlx_core::nn::{Embedding, Linear, Module, RmsNorm, Visitor, VisitorMut};
 use mlx_core::{Array, Weights};
 use serde::Deserialize;
 
-use super::attention::{Attention, AttentionArgs};
+use super::attention::{Attention, AttentionArgs, QkNorm};
 use super::check_size;
 use super::mask::Mask;
 use super::mlp::Mlp;
@@ -66,7 +66,7 @@ impl DecoderConfig {
                 head_dim,
                 qkv_bias: false,
                 o_bias: false,
-                qk_norm_eps: None,
+                qk_norm: QkNorm::None,
                 rope: RopeArgs {
                     dims: head_dim,
                     theta: theta

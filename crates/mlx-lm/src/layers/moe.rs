@@ -1,9 +1,10 @@
 //! Mixtures of experts: feed-forward layers of which each token uses some.
 
-use mlx_core::nn::{GatedActivation, Linear, SwitchGlu};
-use mlx_core::{Array, Weights, ops};
+use mlx_core::nn::{GatedActivation, Linear, Param, SwitchGlu};
+use mlx_core::{Array, Dtype, Weights, ops};
 
 use super::check_size;
+use super::mlp::Mlp;
 use crate::error::{Error, Result};
 
 /// How tokens are given to experts, from the router's outputs.
@@ -16,6 +17,25 @@ pub enum Router {
     },
     /// A softmax over the outputs of those chosen, the greatest.
     SoftmaxOfChosen,
+    /// Sigmoids (DeepSeek-V3, arXiv 2412.19437), in float32.
+    Sigmoid(SigmoidRouter),
+}
+
+/// Chooses by sigmoids and a bias that weights do not see.
+#[derive(Clone, Debug)]
+pub struct SigmoidRouter {
+    /// The name of the bias, from the layer's.
+    pub bias: &'static str,
+    /// Whether the router's input is brought to float32, not only its outputs.
+    pub wide_input: bool,
+    /// Experts are in so many groups, of which only some are chosen from.
+    pub n_group: i32,
+    /// How many groups these are: those with the greatest sum of their two best.
+    pub topk_group: i32,
+    /// Whether the weights of those chosen sum to one.
+    pub normalize: bool,
+    /// Factor on the weights.
+    pub scale: f32,
 }
 
 /// What a mixture of experts is made from.
@@ -31,6 +51,9 @@ pub struct MoeArgs {
     pub top_k: i32,
     /// How these are chosen.
     pub router: Router,
+    /// Size between the projections of `shared_experts`, to which every token goes, where there are
+    /// any.
+    pub shared_size: Option<i32>,
 }
 
 impl MoeArgs {
@@ -45,6 +68,16 @@ impl MoeArgs {
             let text = format!("{} of {} experts for each token", self.top_k, self.n_experts);
             return Err(Error::format("config.json", text));
         }
+        check_size("shared_experts", self.shared_size.unwrap_or(1))?;
+        let Router::Sigmoid(SigmoidRouter { n_group, topk_group, .. }) = self.router else {
+            return Ok(());
+        };
+        let has_groups = n_group >= 1 && self.n_experts % n_group == 0;
+        let has_two = n_group == 1 || self.n_experts / n_group.max(1) >= 2;
+        if !has_groups || !has_two || !(1..=n_group).contains(&topk_group) {
+            let text = format!("{topk_group} of {n_group} groups of {} experts", self.n_experts);
+            return Err(Error::format("config.json", text));
+        }
         Ok(())
     }
 }
@@ -53,11 +86,14 @@ impl MoeArgs {
 pub struct Moe {
     gate: Linear,
     switch_mlp: SwitchGlu,
+    shared_experts: Option<Mlp>,
+    /// `[N]`
+    correction: Option<Param>,
     top_k: i32,
     router: Router,
 }
 
-mlx_core::module! { Moe { gate, switch_mlp } }
+mlx_core::module! { Moe { gate, switch_mlp, shared_experts, "e_score_correction_bias" => correction } }
 
 impl Moe {
     /// Takes the weights.
@@ -77,6 +113,14 @@ impl Moe {
                 silu,
                 false,
             )?,
+            shared_experts: args
+                .shared_size
+                .map(|size| Mlp::new(&w.at("shared_experts"), dim, size, false))
+                .transpose()?,
+            correction: match &args.router {
+                Router::Sigmoid(router) => Some(w.param(router.bias, &[n_experts])?),
+                _ => None,
+            },
             top_k,
             router: args.router.clone(),
         })
@@ -92,32 +136,66 @@ impl Moe {
     pub fn forward(&self, x: &Array) -> mlx_core::Result<Array> {
         let (chosen, weights) = self.route(x)?;
         let y = self.switch_mlp.forward(x, &chosen)?;
-        (y * weights.astype(x.dtype())?.expand_dims(-1))?.sum(-2, false)
+        let y = (y * weights.expand_dims(-1))?.sum(-2, false)?.astype(x.dtype())?;
+        match &self.shared_experts {
+            Some(shared) => y + shared.forward(x)?,
+            None => Ok(y),
+        }
     }
 
     /// Returns which experts each token goes to, and the weight of each, `[B, L, k]`.
     fn route(&self, x: &Array) -> mlx_core::Result<(Array, Array)> {
-        let outputs = self.gate.forward(x)?;
         let top = |scores: &Array| {
             let order = scores.negative()?.argpartition(self.top_k - 1, -1)?;
             order.at((.., .., ..self.top_k))
         };
-        match self.router {
+        let normalized = |weights: Array| ops::divide(&weights, weights.sum(-1, true)?);
+        match &self.router {
             Router::SoftmaxOfAll { normalize } => {
-                let scores = outputs.softmax(-1, true)?;
+                let scores = self.gate.forward(x)?.softmax(-1, true)?;
                 let chosen = top(&scores)?;
                 let weights = scores.take_along_axis(&chosen, -1)?;
-                let weights = match normalize {
-                    true => ops::divide(&weights, weights.sum(-1, true)?)?,
-                    false => weights,
-                };
-                Ok((chosen, weights))
+                Ok((chosen, if *normalize { normalized(weights)? } else { weights }))
             }
             Router::SoftmaxOfChosen => {
+                let outputs = self.gate.forward(x)?;
                 let chosen = top(&outputs)?;
                 let weights = outputs.take_along_axis(&chosen, -1)?.softmax(-1, true)?;
                 Ok((chosen, weights))
             }
+            Router::Sigmoid(router) => {
+                let outputs = match router.wide_input {
+                    true => self.gate.forward(&x.astype(Dtype::Float32)?)?,
+                    false => self.gate.forward(x)?,
+                };
+                let scores = outputs.astype(Dtype::Float32)?.sigmoid()?;
+                let corrected = match &self.correction {
+                    Some(bias) => (&scores + &**bias)?,
+                    None => scores.clone(),
+                };
+                let chosen = top(&router.within_groups(corrected)?)?;
+                let weights = scores.take_along_axis(&chosen, -1)?;
+                let is_normalized = router.normalize && self.top_k > 1;
+                let weights = if is_normalized { normalized(weights)? } else { weights };
+                Ok((chosen, (weights * router.scale)?))
+            }
         }
+    }
+}
+
+impl SigmoidRouter {
+    /// Sets scores, `[B, L, N]`, to minus infinity but for those of the best groups.
+    ///
+    /// DIFFERENCE: mlx-lm sets them to 0, which wins over negative scores.
+    fn within_groups(&self, scores: Array) -> mlx_core::Result<Array> {
+        if self.n_group == 1 {
+            return Ok(scores);
+        }
+        let [b, l, n] = scores.dims()?;
+        let groups = scores.reshape([b, l, self.n_group, -1])?;
+        let of_group = groups.topk(2, -1)?.sum(-1, false)?;
+        let least = of_group.topk(self.topk_group, -1)?.min(-1, true)?;
+        let is_best = of_group.greater_equal(least)?.expand_dims(-1)?;
+        ops::where_(&is_best, &groups, f32::NEG_INFINITY)?.reshape([b, l, n])
     }
 }

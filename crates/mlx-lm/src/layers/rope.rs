@@ -61,6 +61,20 @@ pub struct RopeArgs {
     pub max_position_embeddings: Option<usize>,
 }
 
+impl RopeArgs {
+    /// Returns the rotation of so much of each head only.
+    ///
+    /// # Errors
+    /// When the share is not one.
+    pub fn partial(&self, share: f32) -> Result<RopeArgs> {
+        if !(0.0..=1.0).contains(&share) {
+            let text = format!("\"partial_rotary_factor\" is {share}");
+            return Err(Error::format("config.json", text));
+        }
+        Ok(RopeArgs { dims: (self.dims as f32 * share) as i32, ..self.clone() })
+    }
+}
+
 /// A rotary embedding.
 #[derive(Clone, Debug)]
 pub struct Rope {

@@ -26,7 +26,7 @@ struct Config {
     sliding_window: Option<i32>,
 }
 
-fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
+pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: Config = config.parse()?;
     let mut args = config.base.args(w, Some(10_000.0))?;
     let types = config.layer_types.unwrap_or_default();

@@ -25,7 +25,13 @@ struct Config {
 
 fn rules(config: &ModelConfig) -> Vec<Rule> {
     let mut rules = usual_rules(config);
-    rules.extend([
+    rules.extend(expert_rules());
+    rules
+}
+
+/// Gate, down and up are called `w1`, `w2` and `w3`.
+pub(super) fn expert_rules() -> [Rule; 3] {
+    [
         Rule::Stack(
             "*.block_sparse_moe.experts.%.w1.*",
             "*.block_sparse_moe.switch_mlp.gate_proj.*",
@@ -35,8 +41,7 @@ fn rules(config: &ModelConfig) -> Vec<Rule> {
             "*.block_sparse_moe.switch_mlp.down_proj.*",
         ),
         Rule::Stack("*.block_sparse_moe.experts.%.w3.*", "*.block_sparse_moe.switch_mlp.up_proj.*"),
-    ]);
-    rules
+    ]
 }
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
@@ -49,6 +54,7 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
             n_experts: config.num_local_experts,
             top_k: config.num_experts_per_tok,
             router: Router::SoftmaxOfChosen,
+            shared_size: None,
         });
     }
     Ok(Box::new(Decoder::new(w, &args)?))

@@ -4,7 +4,10 @@
 //! states. It knows nothing of files, sampling or tokenizers. To add one, write its file and add
 //! a line to `FAMILIES`.
 
+mod glm4_moe;
 mod llama;
+mod minimax;
+mod mistral3;
 mod mixtral;
 mod phi3;
 mod qwen2;
@@ -56,8 +59,12 @@ pub(crate) struct Family {
 
 /// Every `model_type` and its family.
 const FAMILIES: &[(&str, Family)] = &[
+    ("glm4_moe", glm4_moe::FAMILY),
     ("llama", llama::FAMILY),
+    ("minimax", minimax::FAMILY),
+    ("minimax_m2", minimax::FAMILY),
     ("mistral", llama::FAMILY),
+    ("mistral3", mistral3::FAMILY),
     ("mixtral", mixtral::FAMILY),
     ("phi3", phi3::FAMILY),
     ("qwen2", qwen2::FAMILY),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Family, LanguageModel, usual_rules};
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 use crate::rules::{Cut, Rule};
 
@@ -56,13 +56,8 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     }
     let mut args = config.base.args(w, Some(10_000.0))?;
     let partial = config.partial_rotary_factor.unwrap_or(1.0);
-    if !(0.0..=1.0).contains(&partial) {
-        let text = format!("\"partial_rotary_factor\" is {partial}");
-        return Err(Error::format("config.json", text));
-    }
     for layer in &mut args.layers {
-        let rope = &mut layer.attention.rope;
-        rope.dims = (rope.dims as f32 * partial) as i32;
+        layer.attention.rope = layer.attention.rope.partial(partial)?;
         layer.window = config.sliding_window;
     }
     Ok(Box::new(Decoder::new(w, &args)?))

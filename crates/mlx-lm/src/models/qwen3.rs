@@ -7,6 +7,7 @@ use mlx_core::Weights;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::layers::attention::QkNorm;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 
 pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
@@ -15,7 +16,7 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: DecoderConfig = config.parse()?;
     let mut args = config.args(w, None)?;
     for layer in &mut args.layers {
-        layer.attention.qk_norm_eps = Some(config.rms_norm_eps);
+        layer.attention.qk_norm = QkNorm::Heads(config.rms_norm_eps);
     }
     Ok(Box::new(Decoder::new(w, &args)?))
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::layers::attention::QkNorm;
 use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
 use crate::layers::moe::{MoeArgs, Router};
 use crate::rules::Rule;
@@ -48,9 +49,10 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
         n_experts: config.num_experts,
         top_k: config.num_experts_per_tok,
         router: Router::SoftmaxOfAll { normalize: config.norm_topk_prob },
+        shared_size: None,
     };
     for (i, layer) in args.layers.iter_mut().enumerate() {
-        layer.attention.qk_norm_eps = Some(config.base.rms_norm_eps);
+        layer.attention.qk_norm = QkNorm::Heads(config.base.rms_norm_eps);
         let is_dense = config.mlp_only_layers.contains(&i)
             || config.num_experts == 0
             || (i + 1) % config.decoder_sparse_step.max(1) != 0;

@@ -182,13 +182,18 @@ fn agree_with_the_reference() {
 }
 
 /// Also in the layout that the family's own checkpoints have.
+///
+/// Left out are those in float8: ours compute in bfloat16 throughout, their reference mixes it with
+/// float32. What float8 means is tested beside the other formats.
 #[test]
 fn families_agree_with_the_reference() {
     let known: Vec<&str> = mlx_lm::models::model_types().collect();
+    let is_known = |model_type: &str| known.contains(&model_type);
+    let is_float8 = |case: &Value| case["name"].as_str().is_some_and(|n| n.ends_with("-fp8"));
     let n = check_cases(FAMILIES, |case| {
-        case["model_type"].as_str().is_some_and(|model_type| known.contains(&model_type))
+        case["model_type"].as_str().is_some_and(is_known) && !is_float8(case)
     });
-    assert!(n >= 9, "only {n} cases");
+    assert!(n >= 15, "only {n} cases");
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! Mistral Small 3.1 and later, whose language model is a Mistral: without the part for images.
+
+use mlx_core::Weights;
+
+use super::{Family, LanguageModel, llama};
+use crate::config::ModelConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::rules::Rule;
+
+pub(super) const FAMILY: Family = Family { rules, layout, build };
+
+fn rules(_config: &ModelConfig) -> Vec<Rule> {
+    vec![
+        Rule::Drop("*vision_tower*"),
+        Rule::Drop("*multi_modal_projector*"),
+        Rule::Drop("*rotary_emb.inv_freq*"),
+        Rule::Rename("model.language_model.*", "language_model.model.*"),
+        Rule::Rename("lm_head.*", "language_model.lm_head.*"),
+    ]
+}
+
+/// The language model is all there is.
+fn layout(_config: &ModelConfig) -> Vec<Rule> {
+    vec![Rule::Rename("language_model.*", "*")]
+}
+
+fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
+    let text = config.text();
+    match text.model_type.as_str() {
+        "ministral3" | "mistral4" => {
+            let text = format!("model_type \"mistral3\" around \"{}\"", text.model_type);
+            Err(Error::new(ErrorKind::Unsupported, format!("{text} is not supported")))
+        }
+        _ => llama::build(w, &text),
+    }
+}
