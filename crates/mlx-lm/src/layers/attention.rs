@@ -1,7 +1,7 @@
 //! Grouped-query attention.
 
 use mlx_core::nn::{CachedAttention, Linear, RmsNorm};
-use mlx_core::{Array, Weights, nn};
+use mlx_core::{Array, Dtype, Weights, nn, ops};
 
 use super::mask::Mask;
 use super::rope::{Rope, RopeArgs};
@@ -27,6 +27,27 @@ pub struct AttentionArgs {
     pub qk_norm: QkNorm,
     /// The rotary embedding.
     pub rope: RopeArgs,
+    /// A factor on queries that grows with their position.
+    pub query_scale: Option<QueryScale>,
+}
+
+/// The factor `1 + beta · ln(1 + ⌊position / length⌋)` on rotated queries, so that attention over more
+/// tokens than the model was trained on stays as sharp (Llama 4's temperature).
+#[derive(Clone, Copy, Debug)]
+pub struct QueryScale {
+    /// How fast it grows.
+    pub beta: f32,
+    /// Tokens up to which it is 1.
+    pub length: f32,
+}
+
+impl QueryScale {
+    /// Returns the factors of `n` positions from `offset` on, `[n, 1]` in float32.
+    fn factors(&self, offset: i32, n: i32) -> mlx_core::Result<Array> {
+        let positions = ops::arange(f64::from(offset), f64::from(offset + n), 1.0, Dtype::Float32)?;
+        let periods = (positions / self.length)?.floor()?;
+        ((periods.log1p()? * self.beta)? + 1.0)?.expand_dims(-1)
+    }
 }
 
 /// The norms of queries and keys, before they are rotated, with their epsilon.
@@ -54,6 +75,7 @@ pub struct Attention {
     /// Whether the norms are of all heads together.
     has_full_norms: bool,
     rope: Rope,
+    query_scale: Option<QueryScale>,
 }
 
 mlx_core::module! { Attention { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm } }
@@ -82,6 +104,7 @@ impl Attention {
             k_norm: norm("k_norm", n_kv_heads)?,
             has_full_norms: matches!(args.qk_norm, QkNorm::Full(_)),
             rope: Rope::new(&args.rope)?,
+            query_scale: args.query_scale,
         })
     }
 
@@ -114,7 +137,8 @@ impl Attention {
             Mask::None => l == 1,
             Mask::Array(_) => false,
         };
-        if is_causal {
+        // The one node has no place for the factor.
+        if is_causal && self.query_scale.is_none() {
             let rows = NewRows {
                 batch: b,
                 n: l,
@@ -148,7 +172,10 @@ impl Attention {
         let k = heads(k, self.n_kv_heads, k_norm)?;
         let v = heads(v, self.n_kv_heads, None)?;
         let rope = self.rope.at(cache.offset() + l);
-        let (q, k) = (rope.forward(&q, cache.offset())?, rope.forward(&k, cache.offset())?);
+        let (mut q, k) = (rope.forward(&q, cache.offset())?, rope.forward(&k, cache.offset())?);
+        if let Some(scale) = &self.query_scale {
+            q = (&q * scale.factors(cache.offset(), l)?.astype(q.dtype())?)?;
+        }
         let (k, v) = cache.update_and_fetch(&k, &v)?;
         let out = nn::attention(&q, &k, &v, self.scale, mask.as_attention())?;
         self.o_proj.forward(&out)

@@ -75,6 +75,7 @@ impl DecoderConfig {
                     scaling,
                     max_position_embeddings: self.max_position_embeddings,
                 },
+                query_scale: None,
             },
             window: None,
             feed_forward: FeedForwardArgs::Dense {
@@ -178,7 +179,7 @@ impl LayerArgs {
 /// A feed-forward layer of either kind.
 enum FeedForward {
     Dense(Mlp),
-    Experts(Moe),
+    Experts(Box<Moe>),
 }
 
 impl FeedForward {
@@ -188,7 +189,7 @@ impl FeedForward {
                 FeedForward::Dense(Mlp::new(&w.at("mlp"), dim, *intermediate_size, *bias)?)
             }
             FeedForwardArgs::Experts(experts) => {
-                FeedForward::Experts(Moe::new(&w.at(experts.name), dim, experts)?)
+                FeedForward::Experts(Box::new(Moe::new(&w.at(experts.name), dim, experts)?))
             }
         })
     }

@@ -34,11 +34,16 @@ impl RopeScaling {
         self.0.entry(key).or_insert_with(|| number.into());
     }
 
-    fn get(&self, key: &str) -> Option<f32> {
+    /// Returns a number among the settings.
+    pub fn get(&self, key: &str) -> Option<f32> {
         self.0.get(key).and_then(Value::as_f64).map(|x| x as f32)
     }
 
-    fn need(&self, key: &str) -> Result<f32> {
+    /// Returns a number that there has to be.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn need(&self, key: &str) -> Result<f32> {
         self.get(key).ok_or_else(|| {
             let kind = self.kind();
             Error::format("rope_scaling", format!("\"{key}\" is missing, which \"{kind}\" needs"))

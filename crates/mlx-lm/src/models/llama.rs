@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
+use crate::layers::decoder::{Decoder, DecoderArgs, DecoderConfig, FeedForwardArgs};
 
 pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
 
@@ -27,6 +27,10 @@ struct Config {
 }
 
 pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
+    Ok(Box::new(Decoder::new(w, &args(w, config)?)?))
+}
+
+pub(super) fn args(w: &Weights, config: &ModelConfig) -> Result<DecoderArgs> {
     let config: Config = config.parse()?;
     let mut args = config.base.args(w, Some(10_000.0))?;
     let types = config.layer_types.unwrap_or_default();
@@ -42,5 +46,5 @@ pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn Languag
             layer.window = Some(window.ok_or_else(missing)?);
         }
     }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    Ok(args)
 }

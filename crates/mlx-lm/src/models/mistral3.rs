@@ -1,8 +1,9 @@
-//! Mistral Small 3.1 and later, whose language model is a Mistral: without the part for images.
+//! Mistral Small 3.1 and later, whose language model is a Mistral or a Ministral 3: without the part for
+//! images.
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, llama};
+use super::{Family, LanguageModel, llama, ministral3};
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rules::Rule;
@@ -27,9 +28,10 @@ fn layout(_config: &ModelConfig) -> Vec<Rule> {
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let text = config.text();
     match text.model_type.as_str() {
-        "ministral3" | "mistral4" => {
-            let text = format!("model_type \"mistral3\" around \"{}\"", text.model_type);
-            Err(Error::new(ErrorKind::Unsupported, format!("{text} is not supported")))
+        "ministral3" => ministral3::build(w, &text),
+        "mistral4" => {
+            let text = "model_type \"mistral3\" around \"mistral4\" is not supported";
+            Err(Error::new(ErrorKind::Unsupported, text))
         }
         _ => llama::build(w, &text),
     }

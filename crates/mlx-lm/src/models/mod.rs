@@ -7,6 +7,7 @@
 mod glm4_moe;
 mod llama;
 mod minimax;
+mod ministral3;
 mod mistral3;
 mod mixtral;
 mod phi3;
@@ -63,6 +64,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("llama", llama::FAMILY),
     ("minimax", minimax::FAMILY),
     ("minimax_m2", minimax::FAMILY),
+    ("ministral3", ministral3::FAMILY),
     ("mistral", llama::FAMILY),
     ("mistral3", mistral3::FAMILY),
     ("mixtral", mixtral::FAMILY),
