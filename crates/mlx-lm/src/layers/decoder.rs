@@ -178,16 +178,16 @@ impl LayerArgs {
 
 /// A feed-forward layer of either kind.
 enum FeedForward {
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     Experts(Box<Moe>),
 }
 
 impl FeedForward {
     fn new(w: &Weights, dim: i32, args: &FeedForwardArgs) -> Result<Self> {
         Ok(match args {
-            FeedForwardArgs::Dense { intermediate_size, bias } => {
-                FeedForward::Dense(Mlp::new(&w.at("mlp"), dim, *intermediate_size, *bias)?)
-            }
+            FeedForwardArgs::Dense { intermediate_size, bias } => FeedForward::Dense(Box::new(
+                Mlp::new(&w.at("mlp"), dim, *intermediate_size, *bias)?,
+            )),
             FeedForwardArgs::Experts(experts) => {
                 FeedForward::Experts(Box::new(Moe::new(&w.at(experts.name), dim, experts)?))
             }

@@ -44,7 +44,7 @@ const CASES: &[Case] = &[
         spoil: |model| model.edit("config.json", |config| config["model_type"] = json!("novel")),
         code: 5,
         kind: "unsupported",
-        says: &["novel", "llama, mistral, qwen2, qwen3"],
+        says: &["novel", "supported are glm4_moe, llama"],
     },
     Case {
         name: "code of its own",
