@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::nibbles::e4m3;
 use super::tensor::{Floats, Tensor, exponent_of, write_floats};
-use super::{Form, Layer, PackedLayer, RepackOptions};
+use super::{Form, Layer, RepackOptions, Source};
 use crate::error::Result;
 
 /// The byte of E8M0 for 1.
@@ -26,7 +26,7 @@ pub(super) struct Bytes<'a> {
 
 /// Finds out which tile the scales of `[rows, columns]` are for; `block` decides where shapes
 /// alone do not.
-pub(super) fn tile(
+fn tile(
     scales: &Tensor<'_>,
     (rows, columns): (usize, usize),
     block: Option<(usize, usize)>,
@@ -51,6 +51,33 @@ pub(super) fn tile(
                 "scales for the rows of [{rows}, {columns}], for groups in them, or one for all"
             )),
         }),
+    }
+}
+
+impl<'a> Bytes<'a> {
+    /// Checks a layer whose scales are for one of `blocks`, of rows, or one for all.
+    pub(super) fn source(
+        weight: &Tensor<'a>,
+        scales: &Tensor<'a>,
+        blocks: &[Option<(usize, usize)>],
+    ) -> Result<(Vec<i32>, Source<'a>)> {
+        let (rows, columns) = weight.matrix()?;
+        let of_block = |block: &Option<_>| tile(scales, (rows, columns), *block);
+        let found = blocks.iter().find_map(|block| of_block(block).ok());
+        let tile = match (found, blocks) {
+            (Some(tile), _) => tile,
+            (None, [block]) => of_block(block)?,
+            (None, _) => of_block(&None)?,
+        };
+        let bytes = Bytes {
+            rows,
+            columns,
+            codes: weight.bytes,
+            tile,
+            scales: scales.floats()?,
+            extra_bytes: scales.bytes.len(),
+        };
+        Ok((weight.shape_of(Some(rows), Some(columns))?, Source::Bytes(bytes)))
     }
 }
 
@@ -110,14 +137,7 @@ impl Bytes<'_> {
             let scales = (0..self.rows).flat_map(|row| (0..groups).map(move |g| exponent(row, g)));
             (scales.collect(), Vec::new())
         };
-        Layer::Packed(PackedLayer {
-            quantization,
-            weight: self.codes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)).collect(),
-            scales: Floats::small(scales),
-            biases: None,
-            output_scale,
-            input_order: None,
-        })
+        Layer::of_floats(quantization, self.codes, scales, output_scale)
     }
 
     fn dequantize(&self, dtype: Dtype) -> Floats {

@@ -16,7 +16,7 @@
 //! bits along the inputs, those of zeros along the outputs; releases before 0.18 packed 3, 5, 6
 //! and 7 bits with as many codes as fit a word whole.
 
-use super::bytes::{Bytes, tile};
+use super::bytes::Bytes;
 use super::gptq::listed;
 use super::integers::{Groups, Integers, Order, transposed, unpack_streams};
 use super::inventory::Parts;
@@ -153,20 +153,8 @@ pub(super) fn source<'a>(config: &Config, layer: &Layer<'_, 'a>) -> Result<(Vec<
         return integers(config, layer, &weight, (rows, columns), (8, Order::Signed));
     }
     let scales = layer.need(".weight_scale")?;
-    let mut blocks = config.schemes.iter().map(|scheme| scheme.block);
-    let found = blocks.find_map(|block| tile(&scales, (rows, columns), block).ok());
-    let tile = found.map_or_else(|| tile(&scales, (rows, columns), None), Ok)?;
-    Ok((
-        weight.shape_of(Some(rows), Some(columns))?,
-        Source::Bytes(Bytes {
-            rows,
-            columns,
-            codes: weight.bytes,
-            tile,
-            scales: scales.floats()?,
-            extra_bytes: scales.bytes.len(),
-        }),
-    ))
+    let blocks: Vec<_> = config.schemes.iter().map(|scheme| scheme.block).collect();
+    Bytes::source(&weight, &scales, &blocks)
 }
 
 fn packed_integers<'a>(

@@ -7,7 +7,7 @@
 //!
 //! Despite its name the scale is multiplied. It is a float or, as a byte, a power of two.
 
-use super::bytes::{Bytes, tile};
+use super::bytes::Bytes;
 use super::inventory::Parts;
 use super::settings::Settings;
 use super::tensor::Layer;
@@ -46,17 +46,5 @@ pub(super) fn source<'a>(config: &Config, layer: &Layer<'_, 'a>) -> Result<(Vec<
         Some(scales) => scales,
         None => layer.need(".weight_scale")?,
     };
-    let (rows, columns) = weight.matrix()?;
-    let tile = tile(&scales, (rows, columns), config.block)?;
-    Ok((
-        weight.shape_of(Some(rows), Some(columns))?,
-        Source::Bytes(Bytes {
-            rows,
-            columns,
-            codes: weight.bytes,
-            tile,
-            scales: scales.floats()?,
-            extra_bytes: scales.bytes.len(),
-        }),
-    ))
+    Bytes::source(&weight, &scales, &[config.block])
 }

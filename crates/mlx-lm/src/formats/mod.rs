@@ -146,6 +146,25 @@ pub struct PackedLayer {
     pub input_order: Option<Vec<u32>>,
 }
 
+impl Layer {
+    /// Small floats, whose bytes lie as MLX has them, with a byte of scale for each group.
+    fn of_floats(
+        quantization: Quantization,
+        codes: &[u8],
+        scales: Vec<u8>,
+        output_scale: Vec<f32>,
+    ) -> Layer {
+        Layer::Packed(PackedLayer {
+            quantization,
+            weight: codes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)).collect(),
+            scales: Floats::small(scales),
+            biases: None,
+            output_scale,
+            input_order: None,
+        })
+    }
+}
+
 impl ForeignFormat {
     /// Reads `quantization_config` out of a configuration, from its top level or `text_config`;
     /// `None` where there is none, or it is MLX's own.

@@ -8,7 +8,7 @@
 //!
 //! The settings are those of `config.json` or lie below `quantization` in `hf_quant_config.json`.
 
-use super::bytes::{Bytes, tile};
+use super::bytes::Bytes;
 use super::compressed_tensors::e2m1_source;
 use super::inventory::Parts;
 use super::settings::Settings;
@@ -66,17 +66,5 @@ pub(super) fn source<'a>(layer: &Layer<'_, 'a>) -> Result<(Vec<i32>, Source<'a>)
         let scale = scale.map_or(Ok(1.0), |scale| scale.positive())?;
         return e2m1_source(&weight, &scales, scale);
     }
-    let (rows, columns) = weight.matrix()?;
-    let tile = tile(&scales, (rows, columns), Some((128, 128)))?;
-    Ok((
-        weight.shape_of(Some(rows), Some(columns))?,
-        Source::Bytes(Bytes {
-            rows,
-            columns,
-            codes: weight.bytes,
-            tile,
-            scales: scales.floats()?,
-            extra_bytes: scales.bytes.len(),
-        }),
-    ))
+    Bytes::source(&weight, &scales, &[Some((128, 128))])
 }

@@ -4,7 +4,7 @@ use mlx_core::{Dtype, QuantMode, Quantization};
 use rayon::prelude::*;
 
 use super::tensor::{Floats, power_of_two, write_floats};
-use super::{Form, Layer, PackedLayer, RepackOptions};
+use super::{Form, Layer, RepackOptions};
 
 /// A checked layer.
 pub(super) struct Nibbles<'a> {
@@ -83,14 +83,7 @@ impl Nibbles<'_> {
             Scaling::Nv(scale) => (self.folded(scale).unwrap_or_default(), Vec::new()),
             Scaling::Mx => (self.scales.to_vec(), Vec::new()),
         };
-        Layer::Packed(PackedLayer {
-            quantization,
-            weight: self.codes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)).collect(),
-            scales: Floats::small(scales),
-            biases: None,
-            output_scale,
-            input_order: None,
-        })
+        Layer::of_floats(quantization, self.codes, scales, output_scale)
     }
 
     fn dequantize(&self, dtype: Dtype) -> Floats {
