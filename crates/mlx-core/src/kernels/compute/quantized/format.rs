@@ -22,6 +22,42 @@ pub(crate) enum Format {
 pub(super) const FP4_BYTES: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 const FP4_OFFSET: f32 = 12.0;
 
+/// 2 bits, as a type for code that is compiled for each format.
+pub(super) struct Bits2;
+/// 4 bits.
+pub(super) struct Bits4;
+/// 4-bit floats.
+pub(super) struct Fp4;
+/// 8 bits.
+pub(super) struct Bits8;
+/// 3, 5 and 6 bits.
+pub(super) struct Odd<const BITS: usize>;
+
+/// Evaluates an expression with a name standing for the type of a format of integers, or another where
+/// it is of none.
+macro_rules! with_unpack {
+    ($format:expr, $U:ident => $body:expr, else => $other:expr) => {{
+        use $crate::kernels::compute::quantized::format::{Bits2, Bits4, Bits8, Format, Fp4, Odd};
+        macro_rules! with {
+            ($T:ty) => {{
+                type $U = $T;
+                $body
+            }};
+        }
+        match $format {
+            Format::Affine(2) => with!(Bits2),
+            Format::Affine(3) => with!(Odd<3>),
+            Format::Affine(4) => with!(Bits4),
+            Format::Affine(5) => with!(Odd<5>),
+            Format::Affine(6) => with!(Odd<6>),
+            Format::Affine(8) => with!(Bits8),
+            Format::Fp4 => with!(Fp4),
+            Format::Affine(_) | Format::Fp8 => $other,
+        }
+    }};
+}
+pub(super) use with_unpack;
+
 impl Format {
     pub(crate) fn bits(self) -> usize {
         match self {

@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::{Input, Layer, Rows, Scale, part_rows};
-use crate::kernels::compute::activation::{GatedActivation, gated_part};
+use super::{Input, Layer, Rows, Scale, finish_gated, part_rows};
+use crate::kernels::compute::activation::GatedActivation;
 use crate::kernels::compute::routes::{Group, Routes, Scatter};
 use crate::kernels::compute::rows::for_each;
 use crate::kernels::compute::{Float, Isa, pool};
@@ -32,8 +32,10 @@ pub(crate) fn gather_matmul<S: Scale, T: Float>(
         .collect();
     let weights: Vec<_> = stacks.iter().map(|stack| &stack.w).collect();
     for_each_part(isa, x, &weights, routes, &|i, x, group, columns, rows| {
-        let mut rounded = vec![T::default(); group.routes.len() * columns.len()];
-        round(isa, x, &stacks[i], rows, &mut rounded);
+        let products = stacks[i].products(isa, x, rows.clone());
+        let mut rounded = vec![T::default(); products.len()];
+        let each = products.chunks_exact(rows.len()).zip(rounded.chunks_exact_mut(rows.len()));
+        each.for_each(|(products, out)| stacks[i].finish(isa, products, rows.clone(), out));
         // SAFETY: the part's own columns.
         unsafe { outs[i].put(group, columns.start, &rounded) };
     });
@@ -58,29 +60,15 @@ pub(crate) fn gather_gated_matmul<S: Scale, T: Float>(
     // A part has rows of both; what it costs is that of rows twice as long.
     let twice = Rows { row_bytes: 2 * stacks[0].w.row_bytes, ..stacks[0].w };
     for_each_part(isa, x, &[&twice], routes, &|_, x, group, columns, rows| {
-        let [mut a, mut b, mut gated] =
-            [(); 3].map(|()| vec![T::default(); group.routes.len() * columns.len()]);
-        for (stack, out) in stacks.iter().zip([&mut a, &mut b]) {
-            round(isa, x, stack, rows.clone(), out);
+        let [a, b] = stacks.each_ref().map(|stack| stack.products(isa, x, rows.clone()));
+        let both = a.chunks_exact(rows.len()).zip(b.chunks_exact(rows.len()));
+        let mut gated = vec![T::default(); a.len()];
+        for ((a, b), out) in both.zip(gated.chunks_exact_mut(rows.len())) {
+            finish_gated(isa, function, &stacks, [a, b], rows.clone(), out);
         }
-        gated_part(isa, function, &a, &b, &mut gated);
         // SAFETY: the part's own columns.
         unsafe { out.put(group, columns.start, &gated) };
     });
-}
-
-/// Writes products with some rows of a stack, plus their biases, `[M, rows]`.
-fn round<S: Scale, T: Float>(
-    isa: Isa,
-    x: &Input,
-    stack: &Layer<'_, S, T>,
-    rows: Range<usize>,
-    out: &mut [T],
-) {
-    let products = stack.products(isa, x, rows.clone());
-    for (products, out) in products.chunks_exact(rows.len()).zip(out.chunks_exact_mut(rows.len())) {
-        stack.finish(isa, products, rows.clone(), out);
-    }
 }
 
 /// Returns `N`.

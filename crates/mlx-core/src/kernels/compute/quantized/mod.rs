@@ -204,24 +204,37 @@ pub(crate) fn gated_matmul<S: Scale, T: Float>(
     // A part has rows of both; what it costs is that of rows twice as long.
     let twice = Rows { row_bytes: 2 * layers[0].w.row_bytes, ..layers[0].w };
     for_each_part(isa, &[&twice], x.n_rows(), &|_, rows| {
-        const AT_ONCE: usize = 64;
         let [a, b] = layers.each_ref().map(|layer| layer.products(isa, x, rows.clone()));
         let both = a.chunks_exact(rows.len()).zip(b.chunks_exact(rows.len()));
         for (m, (a, b)) in both.enumerate() {
             // SAFETY: `rows` are columns of this part alone, and `out` was checked.
             let out = unsafe { out.part(m, rows.clone()) };
-            let chunks = a.chunks(AT_ONCE).zip(b.chunks(AT_ONCE)).zip(out.chunks_mut(AT_ONCE));
-            for (i, ((a, b), out)) in chunks.enumerate() {
-                let start = rows.start + i * AT_ONCE;
-                let rows = start..start + out.len();
-                let (mut gate, mut up) = ([T::default(); AT_ONCE], [T::default(); AT_ONCE]);
-                let (gate, up) = (&mut gate[..out.len()], &mut up[..out.len()]);
-                layers[0].finish(isa, a, rows.clone(), gate);
-                layers[1].finish(isa, b, rows, up);
-                gated_part(isa, function, gate, up, out);
-            }
+            finish_gated(isa, function, &layers, [a, b], rows.clone(), out);
         }
     });
+}
+
+/// Writes `function(a) * b` of what [`Layer::products`] returned for the two layers and one row of
+/// activations, with their biases and rounded as [`Layer::finish`] does.
+fn finish_gated<S: Scale, T: Float>(
+    isa: Isa,
+    function: GatedActivation,
+    layers: &[Layer<'_, S, T>; 2],
+    [a, b]: [&[f32]; 2],
+    rows: Range<usize>,
+    out: &mut [T],
+) {
+    const AT_ONCE: usize = 64;
+    let chunks = a.chunks(AT_ONCE).zip(b.chunks(AT_ONCE)).zip(out.chunks_mut(AT_ONCE));
+    for (i, ((a, b), out)) in chunks.enumerate() {
+        let start = rows.start + i * AT_ONCE;
+        let rows = start..start + out.len();
+        let (mut gate, mut up) = ([T::default(); AT_ONCE], [T::default(); AT_ONCE]);
+        let (gate, up) = (&mut gate[..out.len()], &mut up[..out.len()]);
+        layers[0].finish(isa, a, rows.clone(), gate);
+        layers[1].finish(isa, b, rows, up);
+        gated_part(isa, function, gate, up, out);
+    }
 }
 
 /// Calls `part(i, rows)` with all rows of each weight, in parts, on several threads.

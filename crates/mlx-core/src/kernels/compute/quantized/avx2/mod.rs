@@ -10,8 +10,9 @@ use std::slice;
 
 pub(super) use self::panels::Panels;
 
-use self::unpack::{Bits2, Bits4, Bits8, Fp4, Odd, Unpack};
-use super::{Activations, CHUNK, Format, Out, Rows, Scale, Scratch};
+use self::unpack::Unpack;
+use super::format::with_unpack;
+use super::{Activations, CHUNK, Out, Rows, Scale, Scratch};
 
 /// Rows and chunks of activations that stay in the first-level cache, half of which they take, while
 /// rows of weights pass.
@@ -58,16 +59,11 @@ pub(super) unsafe fn matmul<S: Scale>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match w.format {
-            Format::Affine(2) => blocks::<S, Bits2>(x, w, rows, out),
-            Format::Affine(3) => blocks::<S, Odd<3>>(x, w, rows, out),
-            Format::Affine(4) => blocks::<S, Bits4>(x, w, rows, out),
-            Format::Affine(5) => blocks::<S, Odd<5>>(x, w, rows, out),
-            Format::Affine(6) => blocks::<S, Odd<6>>(x, w, rows, out),
-            Format::Affine(8) => blocks::<S, Bits8>(x, w, rows, out),
-            Format::Fp4 => blocks::<S, Fp4>(x, w, rows, out),
-            Format::Affine(_) | Format::Fp8 => super::scalar::matmul(x, w, rows, out),
-        }
+        with_unpack!(
+            w.format,
+            U => blocks::<S, U>(x, w, rows, out),
+            else => super::scalar::matmul(x, w, rows, out)
+        );
     }
 }
 

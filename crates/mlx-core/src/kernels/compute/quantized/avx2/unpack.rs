@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::compute::quantized::format::{Bits2, Bits4, Bits8, Fp4, Odd};
+
 /// From a chunk's bits to two vectors of bytes, in the format's order.
 pub(super) trait Unpack {
     /// Size of a chunk.
@@ -19,13 +21,6 @@ pub(super) trait Unpack {
     /// `READS` bytes are there, and the CPU has AVX2.
     unsafe fn unpack(p: *const u8) -> [__m256i; 2];
 }
-
-pub(super) struct Bits2;
-pub(super) struct Bits4;
-pub(super) struct Fp4;
-pub(super) struct Bits8;
-/// 3, 5 and 6 bits.
-pub(super) struct Odd<const BITS: usize>;
 
 impl Unpack for Bits4 {
     const BYTES: usize = 32;
@@ -95,7 +90,9 @@ impl Unpack for Bits8 {
     }
 }
 
-impl<const BITS: usize> Odd<BITS> {
+struct Tables<const BITS: usize>;
+
+impl<const BITS: usize> Tables<BITS> {
     /// Moves the two bytes that a weight touches into 16 bits.
     const SHUFFLE: [u8; 16] = {
         let mut bytes = [0; 16];
@@ -134,8 +131,10 @@ impl<const BITS: usize> Unpack for Odd<BITS> {
                     _mm256_broadcastsi128_si256(_mm_loadu_si128($p.cast()))
                 };
             }
-            let (shuffle, factors) =
-                (twice!(Self::SHUFFLE.as_ptr()), twice!(Self::FACTORS.as_ptr()));
+            let (shuffle, factors) = (
+                twice!(Tables::<BITS>::SHUFFLE.as_ptr()),
+                twice!(Tables::<BITS>::FACTORS.as_ptr()),
+            );
             // Eight weights of the chunk's first half and eight of its second, 16 bits each.
             macro_rules! eights {
                 ($i:expr) => {{

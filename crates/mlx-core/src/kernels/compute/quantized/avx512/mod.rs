@@ -16,7 +16,8 @@ use std::ops::Range;
 
 pub(super) use self::panels::{LEAST_ROWS, PANEL};
 
-use self::unpack::{Bits2, Bits4, Bits8, Fp4, Odd, Unpack};
+use self::unpack::Unpack;
+use super::format::with_unpack;
 use super::{Activations, CHUNK, Format, Out, Rows, Scale, Scratch};
 
 /// Bytes ahead that a stream of weights is fetched: the CPU itself does not look beyond a page.
@@ -35,16 +36,13 @@ pub(super) unsafe fn matmul<S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    let kernel = match w.format {
-        Format::Affine(2) => Kernel::new::<Bits2>(w.group_size, 0.0),
-        Format::Affine(3) => Kernel::new::<Odd<3>>(w.group_size, 0.0),
-        Format::Affine(4) => Kernel::new::<Bits4>(w.group_size, 0.0),
-        Format::Affine(5) => Kernel::new::<Odd<5>>(w.group_size, 0.0),
-        Format::Affine(6) => Kernel::new::<Odd<6>>(w.group_size, 0.0),
-        Format::Affine(8) => Kernel::new::<Bits8>(w.group_size, 0.0),
-        Format::Fp4 => Kernel::new::<Fp4>(w.group_size, w.format.offset()),
-        Format::Affine(_) | Format::Fp8 => return super::scalar::matmul(x, w, rows, out),
-    };
+    // Weights of 8 bits stay unsigned here.
+    let offset = if w.format == Format::Fp4 { w.format.offset() } else { 0.0 };
+    let kernel = with_unpack!(
+        w.format,
+        U => Kernel::new::<U>(w.group_size, offset),
+        else => return super::scalar::matmul(x, w, rows, out)
+    );
     // SAFETY: the caller's promise.
     unsafe {
         match x.n_rows < LEAST_ROWS {

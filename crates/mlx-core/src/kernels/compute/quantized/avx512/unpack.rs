@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::compute::quantized::{CHUNK, format::FP4_BYTES};
+use crate::kernels::compute::quantized::CHUNK;
+use crate::kernels::compute::quantized::format::{Bits2, Bits4, Bits8, FP4_BYTES, Fp4, Odd};
 
 /// A format's bytes of a chunk, in its order.
 pub(super) trait Unpack {
@@ -17,13 +18,6 @@ pub(super) trait Unpack {
     /// Those bytes are there, and the CPU has AVX-512.
     unsafe fn unpack(p: *const u8, mask: u64) -> __m512i;
 }
-
-pub(super) struct Bits2;
-pub(super) struct Bits4;
-pub(super) struct Fp4;
-pub(super) struct Bits8;
-/// 3, 5 and 6 bits.
-pub(super) struct Odd<const BITS: usize>;
 
 impl Unpack for Bits4 {
     const BYTES: usize = 32;
@@ -81,7 +75,9 @@ impl Unpack for Bits8 {
     }
 }
 
-impl<const BITS: usize> Odd<BITS> {
+struct Tables<const BITS: usize>;
+
+impl<const BITS: usize> Tables<BITS> {
     /// Moves the bytes of the chunk's first and third quarter, second and fourth, to sixteen each.
     const WORDS: [u16; 32] = {
         let (mut words, quarters) = ([0; 32], [0, 2, 1, 3]);
@@ -129,10 +125,10 @@ impl<const BITS: usize> Unpack for Odd<BITS> {
                 };
             }
             let bytes = _mm512_maskz_loadu_epi8(mask, p.cast());
-            let words = _mm512_loadu_si512(Self::WORDS.as_ptr().cast());
+            let words = _mm512_loadu_si512(Tables::<BITS>::WORDS.as_ptr().cast());
             let quarters = _mm512_permutexvar_epi16(words, bytes);
-            let touched = _mm512_shuffle_epi8(quarters, four_times!(Self::SHUFFLE));
-            let pairs = _mm512_srlv_epi16(touched, four_times!(Self::SHIFTS));
+            let touched = _mm512_shuffle_epi8(quarters, four_times!(Tables::<BITS>::SHUFFLE));
+            let pairs = _mm512_srlv_epi16(touched, four_times!(Tables::<BITS>::SHIFTS));
             // The second of a pair goes to the upper byte.
             let second = _mm512_sll_epi16(pairs, _mm_cvtsi32_si128(8 - BITS as i32));
             let low = _mm512_set1_epi16((1 << BITS) - 1);

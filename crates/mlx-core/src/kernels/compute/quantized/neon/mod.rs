@@ -25,8 +25,9 @@ use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 use std::ops::Range;
 
-use self::unpack::{Bits2, Bits4, Bits8, Fp4, Odd, Unpack, Unpacked};
-use super::{Activations, CHUNK, Format, Out, Rows, Scale};
+use self::unpack::{Unpack, Unpacked};
+use super::format::with_unpack;
+use super::{Activations, CHUNK, Out, Rows, Scale};
 
 /// Rows of weights that are taken together.
 const R: usize = 4;
@@ -57,16 +58,7 @@ pub(super) unsafe fn matmul<S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    let kernel = match w.format {
-        Format::Affine(2) => Kernel::new::<Bits2>(w.lanes),
-        Format::Affine(3) => Kernel::new::<Odd<3>>(w.lanes),
-        Format::Affine(4) => Kernel::new::<Bits4>(w.lanes),
-        Format::Affine(5) => Kernel::new::<Odd<5>>(w.lanes),
-        Format::Affine(6) => Kernel::new::<Odd<6>>(w.lanes),
-        Format::Affine(8) => Kernel::new::<Bits8>(w.lanes),
-        Format::Fp4 => Kernel::new::<Fp4>(w.lanes),
-        Format::Affine(_) | Format::Fp8 => None,
-    };
+    let kernel = with_unpack!(w.format, U => Kernel::new::<U>(w.lanes), else => None);
     // SAFETY: the caller's promise.
     unsafe {
         match kernel {

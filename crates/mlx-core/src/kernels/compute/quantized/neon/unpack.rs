@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::super::CHUNK;
-use super::super::format::FP4_BYTES;
+use super::super::format::{Bits2, Bits4, Bits8, FP4_BYTES, Fp4, Odd};
 use super::{Chunk, PADDED, load};
 
 /// From a chunk's bits to bytes.
@@ -18,12 +18,6 @@ pub(super) trait Unpack {
     unsafe fn unpack(p: *const u8) -> Chunk;
 }
 
-pub(super) struct Bits2;
-pub(super) struct Bits4;
-pub(super) struct Fp4;
-pub(super) struct Bits8;
-/// 3, 5 and 6 bits.
-pub(super) struct Odd<const BITS: usize>;
 /// Bytes that were unpacked before.
 pub(super) struct Unpacked;
 
@@ -90,7 +84,9 @@ impl Unpack for Bits8 {
     }
 }
 
-impl<const BITS: usize> Odd<BITS> {
+struct Tables<const BITS: usize>;
+
+impl<const BITS: usize> Tables<BITS> {
     /// Moves the two bytes that each of sixteen weights touches into 16 bits.
     const SHUFFLE: [[u8; 16]; 2] = {
         let mut bytes = [[0; 16]; 2];
@@ -123,9 +119,9 @@ impl<const BITS: usize> Unpack for Odd<BITS> {
     unsafe fn unpack(p: *const u8) -> Chunk {
         // SAFETY: the caller's promise; the tables are as long as what is read of them.
         unsafe {
-            let low = vld1q_u8(Self::SHUFFLE[0].as_ptr());
-            let high = vld1q_u8(Self::SHUFFLE[1].as_ptr());
-            let shifts = vld1q_s16(Self::SHIFTS.as_ptr());
+            let low = vld1q_u8(Tables::<BITS>::SHUFFLE[0].as_ptr());
+            let high = vld1q_u8(Tables::<BITS>::SHUFFLE[1].as_ptr());
+            let shifts = vld1q_s16(Tables::<BITS>::SHIFTS.as_ptr());
             let mask = vdupq_n_u8((1 << BITS) - 1);
             // Not functions: the compiler would not be sure to put them here.
             macro_rules! eight {
