@@ -50,57 +50,15 @@ unary_methods! {
 }
 
 binary_functions! {
+    add, mlx_shim_add or kernels::add, "Returns the sum.";
     arctan2, mlx_arctan2, "Returns the angle whose tangent is the quotient, by quadrant.";
     divide, mlx_shim_divide, "Returns the quotient, floating also for integers.";
     logaddexp, mlx_logaddexp, "Returns the logarithm of the sum of exponentials.";
     maximum, mlx_shim_maximum, "Returns the greater of the two; NaN wins.";
     minimum, mlx_shim_minimum, "Returns the lesser of the two; NaN wins.";
+    multiply, mlx_shim_multiply or kernels::multiply, "Returns the product.";
     power, mlx_power, "Returns the first to the power of the second.";
     subtract, mlx_shim_subtract, "Returns the difference.";
-}
-
-/// Returns the sum.
-///
-/// Shapes broadcast, dtypes promote; a number is weak.
-///
-/// # Errors
-/// When the shapes do not broadcast or the dtype does not allow it.
-pub fn add(a: impl Operand, b: impl Operand) -> Result<Array> {
-    crate::array::with_pair(a, b, |a, b| match kernels::add(a, b)? {
-        Some(sum) => Ok(sum),
-        None => array_op!(mlx_shim_add, a, b),
-    })
-}
-
-/// Returns the product.
-///
-/// Shapes broadcast, dtypes promote; a number is weak.
-///
-/// # Errors
-/// When the shapes do not broadcast or the dtype does not allow it.
-pub fn multiply(a: impl Operand, b: impl Operand) -> Result<Array> {
-    crate::array::with_pair(a, b, |a, b| match kernels::multiply(a, b)? {
-        Some(product) => Ok(product),
-        None => array_op!(mlx_shim_multiply, a, b),
-    })
-}
-
-impl Array {
-    /// Returns the sum, as [`add`].
-    ///
-    /// # Errors
-    /// When the shapes do not broadcast or the dtype does not allow it.
-    pub fn add(&self, other: impl Operand) -> Result<Array> {
-        add(self, other)
-    }
-
-    /// Returns the product, as [`multiply`].
-    ///
-    /// # Errors
-    /// When the shapes do not broadcast or the dtype does not allow it.
-    pub fn multiply(&self, other: impl Operand) -> Result<Array> {
-        multiply(self, other)
-    }
 }
 
 /// Returns the quotient rounded towards minus infinity; for integers, zero where the divisor is.

@@ -49,7 +49,8 @@ macro_rules! unary_methods {
 
 /// Writes functions of two operands and, in brackets, methods of the same name.
 macro_rules! binary_functions {
-    ($($name:ident, $f:ident, $doc:literal;)*) => {
+    // A kernel of ours that is asked first may stand behind the function of C.
+    ($($name:ident, $f:ident $(or $kernel:path)?, $doc:literal;)*) => {
         $(
             #[doc = $doc]
             ///
@@ -61,7 +62,12 @@ macro_rules! binary_functions {
                 a: impl $crate::Operand,
                 b: impl $crate::Operand,
             ) -> $crate::Result<$crate::Array> {
-                $crate::array::with_pair(a, b, |a, b| $crate::ffi::array_op!($f, a, b))
+                $crate::array::with_pair(a, b, |a, b| {
+                    $(if let Some(y) = $kernel(a, b)? {
+                        return Ok(y);
+                    })?
+                    $crate::ffi::array_op!($f, a, b)
+                })
             }
         )*
 
