@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let peak_memory_bytes = memory::peak()?;
     let is_cpu = Device::default_device() == Device::Cpu;
     let read_bytes_per_second = (is_cpu && tests.iter().any(|test| test.n_gen > 0)).then(|| {
-        // More than any cache, and no more than is at hand.
+        // More than caches hold, and not so much that a small machine swaps.
         kernels::read_speed((model.weight_bytes() as usize).clamp(256 << 20, 1 << 30))
     });
     let data = Data {
