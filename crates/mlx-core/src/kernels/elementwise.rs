@@ -66,3 +66,66 @@ fn binary(function: Elementwise, a: &Array, b: &Array) -> Result<Option<Array>> 
     let outputs = ffi::host_op(kernel, &[a, b], &[(a.shape(), a.dtype())], Box::new(fallback))?;
     super::only("elementwise", outputs).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::fused;
+    use crate::nn::RmsNorm;
+    use crate::{Device, random, with_device};
+
+    /// A kernel's result that is no node yet, and the same as one.
+    fn with_kernel<R>(x: &Array, f: impl Fn(&Array) -> Result<R>) -> Result<[R; 2]> {
+        let norm = RmsNorm { weight: crate::ops::ones(&[8], x.dtype())?.into(), eps: 1e-6 };
+        let between = fused(|| f(&norm.forward(x)?))?;
+        Ok([between, f(&norm.forward(x)?)?])
+    }
+
+    fn bits(x: &Array) -> Result<Vec<u8>> {
+        x.view(Dtype::Uint8)?.to_vec()
+    }
+
+    #[test]
+    fn results_are_those_of_mlx_bit_for_bit() -> Result<()> {
+        with_device(Device::Cpu, || {
+            for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
+                for shape in [[3, 5, 8], [0, 5, 8], [64, 80, 8]] {
+                    let normal = |seed, scale| {
+                        let key = random::key(seed)?;
+                        random::normal(&shape, Dtype::Float32, 0.0, scale, Some(&key))?
+                            .astype(dtype)
+                    };
+                    let (x, y) = (normal(1, 1.0)?, normal(2, 3e4)?);
+                    let sums = |x: &Array| {
+                        let sum = (x + &y)?;
+                        let is_kernel = ffi::is_recorded(&sum);
+                        Ok(((&sum * x)?, (x * x)?, sum, is_kernel))
+                    };
+                    let [ours, theirs] = with_kernel(&x, sums)?;
+                    assert!(ours.3 && !theirs.3);
+                    let pairs = [(&ours.0, &theirs.0), (&ours.1, &theirs.1), (&ours.2, &theirs.2)];
+                    for (ours, theirs) in pairs {
+                        assert_eq!((ours.shape(), ours.dtype()), (theirs.shape(), theirs.dtype()));
+                        assert_eq!(bits(ours)?, bits(theirs)?, "{dtype} {shape:?}");
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn what_broadcasts_or_promotes_is_mlx_s() -> Result<()> {
+        with_device(Device::Cpu, || {
+            let x = random::normal(&[2, 8], Dtype::Float16, 0.0, 1.0, None)?;
+            let row = random::normal(&[8], Dtype::Float16, 0.0, 1.0, None)?;
+            let wide = x.astype(Dtype::Float32)?;
+            for other in [&row, &wide] {
+                let [ours, theirs] = with_kernel(&x, |x| x + other)?;
+                assert_eq!((ours.shape(), ours.dtype()), (theirs.shape(), theirs.dtype()));
+                assert_eq!(bits(&ours)?, bits(&theirs)?);
+            }
+            Ok(())
+        })
+    }
+}

@@ -199,3 +199,53 @@ impl SigmoidRouter {
         ops::where_(&is_best, &groups, f32::NEG_INFINITY)?.reshape([b, l, n])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router(n_group: i32, topk_group: i32) -> SigmoidRouter {
+        let bias = "gate.e_score_correction_bias";
+        SigmoidRouter { bias, wide_input: false, n_group, topk_group, normalize: true, scale: 1.0 }
+    }
+
+    fn within(n_group: i32, topk_group: i32, scores: &[f32]) -> Vec<f32> {
+        let scores = Array::from_slice(scores, &[1, 1, scores.len() as i32]).expect("scores");
+        let within = router(n_group, topk_group).within_groups(scores);
+        within.and_then(|scores| scores.to_vec()).expect("scores")
+    }
+
+    #[test]
+    fn groups_are_judged_by_their_two_best() {
+        const NO: f32 = f32::NEG_INFINITY;
+        // Sums of two: -1, 1.1, 1.2; the greatest alone is in the first.
+        let scores = [2.0, -3.0, -3.0, 0.6, 0.5, -9.0, 0.6, 0.6, 0.1];
+        assert_eq!(within(3, 1, &scores), [NO, NO, NO, NO, NO, NO, 0.6, 0.6, 0.1]);
+        assert_eq!(within(3, 2, &scores), [NO, NO, NO, 0.6, 0.5, -9.0, 0.6, 0.6, 0.1]);
+        assert_eq!(within(3, 3, &scores), scores);
+        assert_eq!(within(1, 1, &scores), scores);
+    }
+
+    #[test]
+    fn numbers_that_no_model_has_are_refused() {
+        let args = |top_k, router| MoeArgs {
+            name: "mlp",
+            intermediate_size: 8,
+            n_experts: 6,
+            top_k,
+            router,
+            shared_size: None,
+        };
+        let sigmoid = |n_group, topk_group| Router::Sigmoid(router(n_group, topk_group));
+        for top_k in [0, -1, 7] {
+            assert!(args(top_k, Router::SoftmaxOfChosen).check().is_err(), "{top_k}");
+        }
+        for (n_group, topk_group) in [(0, 1), (4, 1), (6, 1), (3, 0), (3, 4), (-3, 1)] {
+            let check = args(2, sigmoid(n_group, topk_group)).check();
+            assert!(check.is_err(), "{topk_group} of {n_group}");
+        }
+        for (n_group, topk_group) in [(1, 1), (3, 2), (2, 1)] {
+            args(2, sigmoid(n_group, topk_group)).check().expect("sizes of a model");
+        }
+    }
+}

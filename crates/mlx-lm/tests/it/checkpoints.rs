@@ -1,5 +1,7 @@
 //! Tiny checkpoints of every family and weight format against mlx-lm's logits and tokens.
 
+use std::path::Path;
+
 use fixtures::Tolerance;
 use mlx_lm::core::io::SafetensorsFile;
 use mlx_lm::core::kernels::Arithmetic;
@@ -194,6 +196,29 @@ fn families_agree_with_the_reference() {
         case["model_type"].as_str().is_some_and(is_known) && !is_float8(case)
     });
     assert!(n >= 15, "only {n} cases");
+}
+
+/// What mlx-lm ignores and transformers does.
+#[test]
+fn phi3_has_a_window_where_it_says_so() -> mlx_lm::Result<()> {
+    let source = fixtures::path(FAMILIES).join("phi3-f32");
+    let dir = tempfile::tempdir().expect("a directory");
+    for entry in source.read_dir().expect("a case") {
+        let entry = entry.expect("a file");
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("a copy");
+    }
+    let mut config = fixtures::json(&format!("{FAMILIES}/phi3-f32/config.json"));
+    config["sliding_window"] = 8.into();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).expect("a file");
+    let logits = |dir: &Path, n: u32| {
+        let (model, _) = Model::load(&ModelFiles::directory(dir)?, &LoadOptions::default())?;
+        last_logits(&model, &mut model.make_cache(), &(0..n).collect::<Vec<_>>())
+    };
+    for (n, is_same) in [(8, true), (30, false)] {
+        let [with, without] = [logits(dir.path(), n)?, logits(&source, n)?];
+        assert_eq!(distance(&with, &without) < 1e-4, is_same, "{n} tokens");
+    }
+    Ok(())
 }
 
 #[test]

@@ -9,6 +9,8 @@ use mlx_lm::{ErrorKind, Result};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::tokenizers::{ids, stream};
+
 /// Each kind with its file.
 const KINDS: [(&str, &str); 9] = [
     ("llama", "tokenizer.model"),
@@ -27,10 +29,6 @@ fn load(kind: &str) -> Tokenizer {
     Tokenizer::load(&files.unwrap()).unwrap()
 }
 
-fn ids(value: &Value) -> Vec<u32> {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
 fn for_each_case(check: impl Fn(&str, &Tokenizer, &str, &Value)) {
     for (kind, _) in KINDS {
         let tokenizer = load(kind);
@@ -39,16 +37,6 @@ fn for_each_case(check: impl Fn(&str, &Tokenizer, &str, &Value)) {
             check(kind, &tokenizer, case["text"].as_str().unwrap(), case);
         }
     }
-}
-
-fn stream(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let mut detokenizer = tokenizer.detokenizer();
-    let mut text = String::new();
-    for id in ids {
-        text.push_str(detokenizer.add(*id));
-    }
-    text.push_str(detokenizer.finish());
-    text
 }
 
 #[test]

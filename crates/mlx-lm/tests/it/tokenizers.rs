@@ -19,7 +19,7 @@ fn reference(kind: &str) -> Value {
     fixtures::json(&format!("mlx-lm/tokenizers/{kind}/cases.json"))
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
@@ -33,7 +33,7 @@ fn for_each_case(check: impl Fn(&str, &Tokenizer, &Value)) {
     }
 }
 
-fn stream(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+pub(crate) fn stream(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     let mut detokenizer = tokenizer.detokenizer();
     let mut text = String::new();
     for id in ids {

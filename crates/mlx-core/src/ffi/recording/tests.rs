@@ -201,6 +201,47 @@ fn stores_are_continued_in_place() -> Result<()> {
     })
 }
 
+/// As a decoder of many layers has them: more inputs than the bits that say which are taken as they lie.
+#[test]
+fn many_stores_are_continued_in_one_node() -> Result<()> {
+    on_cpu(|count| {
+        let row = numbers(2)?;
+        let empty = || crate::ops::zeros(&[64, 2], Dtype::Float32);
+        let mut stores = (0..70).map(|_| empty()).collect::<Result<Vec<_>>>()?;
+        let places = |stores: &[Array]| -> Vec<*const u8> {
+            let bytes = |store| crate::ffi::array_bytes(store).expect("evaluated").as_ptr();
+            stores.iter().map(bytes).collect()
+        };
+        let mut before = Vec::new();
+        for at in 0..3 {
+            stores = recording(|| {
+                let row = plus(&row, at as f32, count)?;
+                stores.drain(..).map(|store| append(&row, store, at)).collect::<Result<Vec<_>>>()
+            })?;
+            assert_eq!(graph_text([], &stores, false)?.matches("kernels").count(), 1);
+            eval(&stores)?;
+            let now = places(&stores);
+            assert!(at == 0 || now == before, "step {at}");
+            before = now;
+        }
+        for store in &stores {
+            assert_eq!(store.at(..4)?.to_vec::<f32>()?, [0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 0.0, 0.0]);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn longer_rows_of_kernels_are_several_nodes() -> Result<()> {
+    on_cpu(|count| {
+        let n = MAX_STEPS + 10;
+        let y = recording(|| (0..n).try_fold(numbers(1)?, |y, _| plus(&y, 1.0, count)))?;
+        assert_eq!(graph_text([], std::slice::from_ref(&y), false)?.matches("kernels").count(), 2);
+        assert_eq!(y.item::<f32>()?, n as f32);
+        Ok(())
+    })
+}
+
 #[test]
 fn transforms_see_every_op() -> Result<()> {
     on_cpu(|count| {

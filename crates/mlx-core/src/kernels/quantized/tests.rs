@@ -20,23 +20,41 @@ pub(super) fn error(a: &Array, b: &Array) -> Result<f32> {
     Ok(difference / b.abs()?.max(.., false)?.item::<f32>()?)
 }
 
-fn check_format(quantization: Quantization, dtype: Dtype, bounds: [f32; 2]) -> Result<()> {
-    let key = random::key(3)?;
-    let k = 3 * quantization.group_size.max(32);
-    let w = random::normal(&[10, k], Dtype::Float32, 0.0, 1.0, Some(&key))?.astype(dtype)?;
-    let x = random::normal(&[2, 3, k], Dtype::Float32, 0.1, 1.0, Some(&key))?.astype(dtype)?;
-    let packed = quantize(&w, quantization)?;
-    // MLX sums in the input's type; what it sums in float32 is nearer to the truth.
+/// MLX sums in the input's type; what it sums in float32 is nearer to the truth.
+pub(super) fn widened(packed: &Packed) -> Result<Packed> {
     let as_float32 = |array: &Array| array.astype(Dtype::Float32);
-    let wide = match &packed.biases {
+    Ok(match &packed.biases {
         Some(biases) => Packed {
             scales: as_float32(&packed.scales)?,
             biases: Some(as_float32(biases)?),
             ..packed.clone()
         },
         None => packed.clone(),
-    };
-    let expected = wide.matmul_by_mlx(&as_float32(&x)?, true)?.astype(dtype)?;
+    })
+}
+
+/// Calls `check` for every format and dtype, with the bounds of exact and of fast arithmetic.
+pub(super) fn check_formats(
+    check: impl Fn(Quantization, Dtype, [f32; 2]) -> Result<()>,
+) -> Result<()> {
+    with_device(Device::Cpu, || {
+        for quantization in all() {
+            check(quantization, Dtype::Float32, [1e-6, 0.02])?;
+            check(quantization, Dtype::Float16, [1e-3, 0.02])?;
+            check(quantization, Dtype::Bfloat16, [8e-3, 0.03])?;
+        }
+        Ok(())
+    })
+}
+
+fn check_format(quantization: Quantization, dtype: Dtype, bounds: [f32; 2]) -> Result<()> {
+    let key = random::key(3)?;
+    let k = 3 * quantization.group_size.max(32);
+    let w = random::normal(&[10, k], Dtype::Float32, 0.0, 1.0, Some(&key))?.astype(dtype)?;
+    let x = random::normal(&[2, 3, k], Dtype::Float32, 0.1, 1.0, Some(&key))?.astype(dtype)?;
+    let packed = quantize(&w, quantization)?;
+    let wide = x.astype(Dtype::Float32)?;
+    let expected = widened(&packed)?.matmul_by_mlx(&wide, true)?.astype(dtype)?;
     for (arithmetic, bound) in [Arithmetic::Exact, Arithmetic::Fast].into_iter().zip(bounds) {
         let options = KernelOptions { arithmetic, ..options() };
         let layers = [(&packed, None)];
@@ -49,14 +67,7 @@ fn check_format(quantization: Quantization, dtype: Dtype, bounds: [f32; 2]) -> R
 
 #[test]
 fn agrees_with_mlx() -> Result<()> {
-    with_device(Device::Cpu, || {
-        for quantization in all() {
-            check_format(quantization, Dtype::Float32, [1e-6, 0.02])?;
-            check_format(quantization, Dtype::Float16, [1e-3, 0.02])?;
-            check_format(quantization, Dtype::Bfloat16, [8e-3, 0.03])?;
-        }
-        Ok(())
-    })
+    check_formats(check_format)
 }
 
 #[test]

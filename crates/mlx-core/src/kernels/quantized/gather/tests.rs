@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::tests::{all, error};
+use super::super::tests::{check_formats, error, widened};
 use super::*;
 use crate::kernels::{Arithmetic, KernelOptions, with_options};
 use crate::ops::{Packed, quantize};
@@ -14,19 +14,6 @@ const BOTH: [GatherMatmul; 2] = [
 
 fn normal(shape: &[i32], seed: u64) -> Result<Array> {
     random::normal(shape, Dtype::Float32, 0.1, 1.0, Some(&random::key(seed)?))
-}
-
-/// MLX sums in the input's type; what it sums in float32 is nearer to the truth.
-fn widened(packed: &Packed) -> Result<Packed> {
-    let as_float32 = |array: &Array| array.astype(Dtype::Float32);
-    Ok(match &packed.biases {
-        Some(biases) => Packed {
-            scales: as_float32(&packed.scales)?,
-            biases: Some(as_float32(biases)?),
-            ..packed.clone()
-        },
-        None => packed.clone(),
-    })
 }
 
 /// Returns our result, which is not MLX's.
@@ -64,14 +51,7 @@ fn check_format(quantization: Quantization, dtype: Dtype, bounds: [f32; 2]) -> R
 
 #[test]
 fn agrees_with_mlx() -> Result<()> {
-    with_device(Device::Cpu, || {
-        for quantization in all() {
-            check_format(quantization, Dtype::Float32, [1e-6, 0.02])?;
-            check_format(quantization, Dtype::Float16, [1e-3, 0.02])?;
-            check_format(quantization, Dtype::Bfloat16, [8e-3, 0.03])?;
-        }
-        Ok(())
-    })
+    check_formats(check_format)
 }
 
 #[test]
