@@ -14,6 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fast::{AttentionMask, scaled_dot_product_attention};
 use crate::ffi::{self, HostInput, HostKernel, HostOutput};
+use crate::nn::KvRows;
 use crate::ops::promote_types;
 use crate::{NewAxis, ops, stream};
 
@@ -119,8 +120,8 @@ impl Attention {
         };
         let operands = compute::Attention {
             q: q.heads()?,
-            k: k.heads()?,
-            v: v.heads()?,
+            k: compute::Rows::Dense(k.heads()?),
+            v: compute::Rows::Dense(v.heads()?),
             mask,
             sinks: sinks.map(|sinks| elements(sinks.bytes)).transpose()?,
             scale: self.scale,
@@ -139,7 +140,7 @@ impl Attention {
 const OUTSIDE: &str = "elements outside of the buffer";
 
 /// An input with strides that the kernel takes, copied where it had others.
-struct Laid<'a, T: Clone> {
+pub(super) struct Laid<'a, T: Clone> {
     data: Cow<'a, [T]>,
     shape: [usize; 4],
     strides: [usize; 4],
@@ -163,7 +164,7 @@ impl<'a, T: Element> Laid<'a, T> {
 
 impl<'a, T: Copy + Default> Laid<'a, T> {
     /// One whose strides are not negative.
-    fn any(data: &'a [T], input: &HostInput<'a>) -> Result<Laid<'a, T>, String> {
+    pub(super) fn any(data: &'a [T], input: &HostInput<'a>) -> Result<Laid<'a, T>, String> {
         let strides: Option<Vec<usize>> =
             input.strides.iter().map(|&stride| usize::try_from(stride).ok()).collect();
         match strides.as_deref() {
@@ -190,7 +191,7 @@ impl<'a, T: Copy + Default> Laid<'a, T> {
         Ok(Laid { data: Cow::Owned(copy), shape, strides: [h * l * s, l * s, s, 1] })
     }
 
-    fn mask(&self) -> Result<compute::MaskArray<'_, T>, String> {
+    pub(super) fn mask(&self) -> Result<compute::MaskArray<'_, T>, String> {
         compute::MaskArray::new(&self.data, self.shape, self.strides)
             .ok_or_else(|| OUTSIDE.to_owned())
     }
@@ -219,15 +220,11 @@ fn fits([q, k, v]: [&Array; 3], options: &AttentionOptions<'_>) -> bool {
         return false;
     };
     let dtype = q.dtype();
-    let mask_fits = match options.mask {
+    let mask_is_known = match options.mask {
         AttentionMask::None => options.window.is_none(),
         AttentionMask::Causal => options.window.is_none_or(|window| window > 0),
         AttentionMask::Array(mask) => {
-            let axes = mask.shape().iter().rev().zip([s, l, h, b]);
-            options.window.is_none()
-                && mask.ndim() <= 4
-                && axes.into_iter().all(|(&n, full)| n == full || n == 1)
-                && promote_types(mask.dtype(), dtype) == dtype
+            options.window.is_none() && mask_fits(mask, [b, h, l, s], dtype)
         }
     };
     matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16)
@@ -236,8 +233,23 @@ fn fits([q, k, v]: [&Array; 3], options: &AttentionOptions<'_>) -> bool {
         && (k_b, v_b, v_kv, v_s, k_d) == (b, b, kv, s, d)
         && kv > 0
         && h % kv == 0
-        && mask_fits
+        && mask_is_known
         && options.sinks.is_none_or(|sinks| sinks.shape() == [h] && sinks.dtype() == dtype)
+}
+
+/// Tells whether a mask broadcasts to a shape, and is of booleans or adds to scores of a dtype.
+pub(super) fn mask_fits(mask: &Array, shape: [i32; 4], dtype: Dtype) -> bool {
+    let axes = mask.shape().iter().rev().zip(shape.into_iter().rev());
+    mask.ndim() <= 4
+        && axes.into_iter().all(|(&n, full)| n == full || n == 1)
+        && promote_types(mask.dtype(), dtype) == dtype
+}
+
+/// Gives a mask all its axes, and one that is added the dtype of the scores.
+pub(super) fn broadcast_mask(mask: &Array, shape: [i32; 4], dtype: Dtype) -> Result<Array> {
+    let is_bool = mask.dtype() == Dtype::Bool;
+    let mask = if is_bool { mask.clone() } else { mask.astype(dtype)? };
+    mask.broadcast_to(shape)
 }
 
 /// `softmax(scale * q × kᵀ + mask) × v` by a kernel of ours, softmax in float32.
@@ -267,9 +279,7 @@ pub(crate) fn attention(
         AttentionMask::None => (None, MaskKind::None),
         AttentionMask::Causal => (None, MaskKind::Causal),
         AttentionMask::Array(mask) => {
-            let is_bool = mask.dtype() == Dtype::Bool;
-            let mask = if is_bool { mask.clone() } else { mask.astype(q.dtype())? };
-            (Some(mask.broadcast_to([b, h, l, s])?), MaskKind::Array)
+            (Some(broadcast_mask(mask, [b, h, l, s], q.dtype())?), MaskKind::Array)
         }
     };
     let kernel = Attention {
@@ -306,17 +316,41 @@ fn composed(kernel: Attention, inputs: &[Array]) -> Result<Array> {
         MaskKind::Causal => causal.as_ref().map_or(AttentionMask::Causal, AttentionMask::Array),
         MaskKind::Array => AttentionMask::Array(&inputs[3]),
     };
-    let Some(cap) = soft_cap else {
+    if soft_cap.is_none() {
         return scaled_dot_product_attention(q, k, v, scale, mask, sinks);
+    }
+    let mask = match mask {
+        AttentionMask::Array(mask) => Some(mask),
+        _ => None,
     };
-    let ([_, h, l, _], [_, kv, s, _]) = (q.dims()?, k.dims()?);
+    let [k, v] = [k, v].map(|rows| KvRows::Dense(rows.clone()));
+    by_scores(q, [&k, &v], Scores { scale, mask, sinks, soft_cap })
+}
+
+/// What becomes of the scores of [`by_scores`].
+#[derive(Clone, Copy)]
+pub(super) struct Scores<'a> {
+    pub(super) scale: f32,
+    /// Broadcasts to `[B, H, L, S]`, of which axes in front may be absent.
+    pub(super) mask: Option<&'a Array>,
+    pub(super) sinks: Option<&'a Array>,
+    pub(super) soft_cap: Option<f32>,
+}
+
+/// Attends by ops that make all scores, and take packed keys and values as they are.
+pub(super) fn by_scores(q: &Array, [k, v]: [&KvRows; 2], options: Scores<'_>) -> Result<Array> {
+    let Scores { scale, mask, sinks, soft_cap } = options;
+    let ([_, h, l, _], [_, kv, ..]) = (q.dims()?, k.dims()?);
     let shared = h / kv;
     let q = q.multiply(scale)?.unflatten(1, [kv, shared])?;
-    let scores = q.matmul(&k.expand_dims(2)?.swapaxes(-1, -2)?)?;
-    let mut scores = scores.divide(cap)?.tanh()?.multiply(cap)?;
-    if let AttentionMask::Array(mask) = mask {
+    let mut scores = product(&q, k, true)?;
+    if let Some(cap) = soft_cap {
+        scores = scores.divide(cap)?.tanh()?.multiply(cap)?;
+    }
+    if let Some(mask) = mask {
         let mask = match mask.ndim() {
-            4 => mask.unflatten(1, [kv, shared])?,
+            3 | 4 if mask.dim(-3)? == 1 => mask.expand_dims(-3)?,
+            3 | 4 => mask.unflatten(mask.ndim() as i32 - 3, [kv, shared])?,
             _ => mask.clone(),
         };
         scores = match (mask.dtype(), scores.dtype().finfo()) {
@@ -330,9 +364,21 @@ fn composed(kernel: Attention, inputs: &[Array]) -> Result<Array> {
         scores = ops::concatenate([&sinks, &scores], -1)?;
     }
     let weights = scores.softmax(-1, true)?;
-    let weights = weights.at((.., .., .., .., i32::from(has_sinks)..))?;
-    debug_assert_eq!(weights.dim(-1)?, s);
-    weights.matmul(&v.expand_dims(2)?)?.flatten(1, 2)
+    let weights = weights.at((.., .., .., .., i32::from(sinks.is_some())..))?;
+    product(&weights, v, false)?.flatten(1, 2)
+}
+
+/// Multiplies `[B, KV, H / KV, L, …]` with rows, or with their columns.
+fn product(x: &Array, rows: &KvRows, transpose: bool) -> Result<Array> {
+    match rows.map(|part| part.expand_dims(2))? {
+        KvRows::Packed(packed) if x.size() > 0 && packed.weight.size() > 0 => {
+            packed.matmul_by_mlx(x, transpose)
+        }
+        rows => {
+            let rows = rows.to_dense(x.dtype())?;
+            x.matmul(&if transpose { rows.swapaxes(-1, -2)? } else { rows })
+        }
+    }
 }
 
 /// `[L, S]`: true where a query sees a key, the last one being at the last key.

@@ -70,7 +70,7 @@ pub use activation::{softplus, softshrink, softsign, step, tanh};
 pub use attention::attention;
 pub use bilinear::Bilinear;
 pub use buffer::Buffer;
-pub use cached_attention::{CachedAttention, KvStore};
+pub use cached_attention::{CachedAttention, KvRows, KvStore};
 pub use containers::{Activation, Identity, Layer, PRelu, Sequential};
 pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvOptions};
 pub use conv::{

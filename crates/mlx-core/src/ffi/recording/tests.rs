@@ -42,18 +42,21 @@ fn plus(x: &Array, n: f32, count: &Arc<AtomicUsize>) -> Result<Array> {
     Ok(outputs.into_iter().next().expect("one output"))
 }
 
-/// Writes a row behind those that are there.
-struct Append(usize);
+/// Writes a row behind those that are there, to each of some stores.
+struct Append {
+    at: usize,
+    n_stores: usize,
+}
 
 impl HostKernel for Append {
     const NAME: &'static CStr = c"append";
 
     fn params(&self) -> Vec<u64> {
-        vec![self.0 as u64]
+        vec![self.at as u64, self.n_stores as u64]
     }
 
     fn appends_to(&self, output: usize) -> Option<usize> {
-        (output == 0).then_some(1)
+        (output < self.n_stores).then_some(output + 1)
     }
 
     fn run(
@@ -61,23 +64,32 @@ impl HostKernel for Append {
         inputs: &[HostInput<'_>],
         outputs: &mut [HostOutput<'_>],
     ) -> std::result::Result<(), String> {
-        let [row, store] = inputs else { return Err("inputs".to_owned()) };
-        assert!(store.bytes.is_empty() && outputs[0].bytes.is_empty());
-        let out = outputs[0].shared.cast::<u8>();
-        // SAFETY: the row is within the store, and nobody reads it.
-        unsafe {
-            let to = out.add(self.0 * row.bytes.len());
-            to.copy_from_nonoverlapping(row.bytes.as_ptr(), row.bytes.len());
+        let [row, stores @ ..] = inputs else { return Err("inputs".to_owned()) };
+        assert_eq!((stores.len(), outputs.len()), (self.n_stores, self.n_stores));
+        for (store, out) in stores.iter().zip(outputs) {
+            assert!(store.bytes.is_empty() && out.bytes.is_empty());
+            let out = out.shared.cast::<u8>();
+            // SAFETY: the row is within the store, and nobody reads it.
+            unsafe {
+                let to = out.add(self.at * row.bytes.len());
+                to.copy_from_nonoverlapping(row.bytes.as_ptr(), row.bytes.len());
+            }
         }
         Ok(())
     }
 }
 
-fn append(row: &Array, store: Array, at: usize) -> Result<Array> {
+fn append_to_each(row: &Array, stores: Vec<Array>, at: usize) -> Result<Vec<Array>> {
     let fallback = |_: &[Array]| Ok(vec![]);
-    let spec = [(&store.shape().to_vec()[..], store.dtype())];
-    let outputs = host_op(Append(at), &[row, &store], &spec, Box::new(fallback))?;
-    Ok(outputs.into_iter().next().expect("one output"))
+    let shapes: Vec<Vec<i32>> = stores.iter().map(|store| store.shape().to_vec()).collect();
+    let specs: Vec<(&[i32], Dtype)> =
+        shapes.iter().zip(&stores).map(|(shape, store)| (&shape[..], store.dtype())).collect();
+    let inputs: Vec<&Array> = [row].into_iter().chain(&stores).collect();
+    host_op(Append { at, n_stores: stores.len() }, &inputs, &specs, Box::new(fallback))
+}
+
+fn append(row: &Array, store: Array, at: usize) -> Result<Array> {
+    Ok(append_to_each(row, vec![store], at)?.into_iter().next().expect("one output"))
 }
 
 fn on_cpu(test: impl FnOnce(&Arc<AtomicUsize>) -> Result<()>) -> Result<()> {
@@ -201,31 +213,41 @@ fn stores_are_continued_in_place() -> Result<()> {
     })
 }
 
-/// As a decoder of many layers has them: more inputs than the bits that say which are taken as they lie.
+/// As packed keys and values are, of so many layers that the stores are more than a word has bits.
 #[test]
-fn many_stores_are_continued_in_one_node() -> Result<()> {
+fn many_stores_are_continued_in_place() -> Result<()> {
+    const N_LAYERS: usize = 14;
     on_cpu(|count| {
         let row = numbers(2)?;
-        let empty = || crate::ops::zeros(&[64, 2], Dtype::Float32);
-        let mut stores = (0..70).map(|_| empty()).collect::<Result<Vec<_>>>()?;
-        let places = |stores: &[Array]| -> Vec<*const u8> {
-            let bytes = |store| crate::ffi::array_bytes(store).expect("evaluated").as_ptr();
-            stores.iter().map(bytes).collect()
-        };
-        let mut before = Vec::new();
-        for at in 0..3 {
-            stores = recording(|| {
-                let row = plus(&row, at as f32, count)?;
-                stores.drain(..).map(|store| append(&row, store, at)).collect::<Result<Vec<_>>>()
+        let store = |i: usize| crate::ops::full(&[16, 2], i as f32, Dtype::Float32);
+        let mut layers = (0..N_LAYERS)
+            .map(|layer| (0..6).map(|part| store(layer * 6 + part)).collect())
+            .collect::<Result<Vec<Vec<Array>>>>()?;
+        let mut places = Vec::new();
+        for at in 0..4 {
+            layers = recording(|| {
+                let layers = layers.into_iter().enumerate();
+                let append = |(layer, stores): (usize, Vec<Array>)| {
+                    append_to_each(&plus(&row, (10 * layer + at) as f32, count)?, stores, at)
+                };
+                layers.map(append).collect::<Result<_>>()
             })?;
-            assert_eq!(graph_text([], &stores, false)?.matches("kernels").count(), 1);
-            eval(&stores)?;
-            let now = places(&stores);
-            assert!(at == 0 || now == before, "step {at}");
-            before = now;
+            let stores = || layers.iter().flatten();
+            let graph = graph_text([], &stores().cloned().collect::<Vec<_>>(), false)?;
+            assert_eq!(graph.matches("kernels").count(), 1, "{graph}");
+            eval(stores())?;
+            let place = |x: &Array| crate::ffi::array_bytes(x).expect("evaluated").as_ptr();
+            places.push(stores().map(place).collect::<Vec<_>>());
         }
-        for store in &stores {
-            assert_eq!(store.at(..4)?.to_vec::<f32>()?, [0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 0.0, 0.0]);
+        assert!(places[1..].windows(2).all(|pair| pair[0] == pair[1]));
+        let mut distinct = places[1].clone();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 6 * N_LAYERS);
+        for (i, store) in layers.iter().flatten().enumerate() {
+            let (first, rest) = ((10 * (i / 6)) as f32, i as f32);
+            let expected = [0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0].map(|x| x + first);
+            assert_eq!(store.at(..5)?.to_vec::<f32>()?, [&expected[..], &[rest; 2]].concat());
         }
         Ok(())
     })

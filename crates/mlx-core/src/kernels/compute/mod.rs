@@ -17,6 +17,7 @@ pub(crate) mod heads;
 pub(crate) mod isa;
 pub(crate) mod matmul;
 pub(crate) mod norm;
+pub(crate) mod packed_rows;
 pub(crate) mod pool;
 pub(crate) mod quantized;
 pub(crate) mod read;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::exp::{exp, exp_all, soft_cap};
-use super::{Attention, Block, FEW, HIDDEN, Head, KEYS, LANES, Mask, State, fetch, larger};
+use super::rows::{Head, HeadRows, fetch};
+use super::{Attention, Block, FEW, HIDDEN, KEYS, LANES, Mask, State, larger};
 use crate::kernels::compute::isa::Level;
 use crate::kernels::compute::matmul::Element;
 
@@ -31,14 +32,16 @@ pub(super) fn few<S: Level, T: Element>(
     let mut acc = vec![[0.0f32; LANES]; n_queries * n_chunks_v];
     let mut scores: Rows = [[0.0; KEYS]; FEW];
     let mut decay = [0.0; FEW];
+    let is_packed = [&k, &v].into_iter().any(|rows| matches!(rows, HeadRows::Packed(_)));
+    let mut block_rows = vec![0.0f32; if is_packed { KEYS * depth.max(depth_v) } else { 0 }];
     for start in keys.clone().step_by(KEYS) {
         let keys = start..(start + KEYS).min(keys.end);
-        // As many keys at once as there are registers for sums.
-        match n_queries {
-            1 => score_rows::<S, T, 1, 8>(&k, keys.clone(), &q, &mut scores),
-            2 => score_rows::<S, T, 2, 6>(&k, keys.clone(), &q, &mut scores),
-            3 => score_rows::<S, T, 3, 4>(&k, keys.clone(), &q, &mut scores),
-            _ => score_rows::<S, T, 4, 3>(&k, keys.clone(), &q, &mut scores),
+        match &k {
+            HeadRows::Dense(k) => score::<S, T>(k, keys.clone(), &q, n_queries, &mut scores),
+            HeadRows::Packed(_) => {
+                let block = widen_block::<S, T>(&k, keys.clone(), depth, &mut block_rows);
+                score::<S, f32>(&block, 0..keys.len(), &q, n_queries, &mut scores);
+            }
         }
         for r in 0..n_queries {
             let scores = &mut scores[r];
@@ -51,15 +54,68 @@ pub(super) fn few<S: Level, T: Element>(
             scores[keys.len()..].fill(f32::NEG_INFINITY);
             decay[r] = weigh_row::<S>(scores, &mut state.max[r], &mut state.sum[r]);
         }
-        match n_queries {
-            1 => value_rows::<S, T, 1, 8>(&v, keys, &scores, &decay, &mut acc),
-            2 => value_rows::<S, T, 2, 4>(&v, keys, &scores, &decay, &mut acc),
-            3 => value_rows::<S, T, 3, 4>(&v, keys, &scores, &decay, &mut acc),
-            _ => value_rows::<S, T, 4, 2>(&v, keys, &scores, &decay, &mut acc),
+        match &v {
+            HeadRows::Dense(v) => {
+                add_values::<S, T>(v, keys, &scores, &decay, n_queries, &mut acc);
+            }
+            HeadRows::Packed(_) => {
+                let block = widen_block::<S, T>(&v, keys.clone(), depth_v, &mut block_rows);
+                add_values::<S, f32>(&block, 0..keys.len(), &scores, &decay, n_queries, &mut acc);
+            }
         }
     }
     for (i, acc) in acc.chunks_exact(n_chunks_v).enumerate() {
         state.acc[i * depth_v..][..depth_v].copy_from_slice(&acc.as_flattened()[..depth_v]);
+    }
+}
+
+/// Writes a block of keys or values in float32.
+#[inline(always)]
+fn widen_block<'a, S: Level, T: Element>(
+    rows: &HeadRows<'_, T>,
+    keys: Range<usize>,
+    depth: usize,
+    out: &'a mut [f32],
+) -> Head<'a, f32> {
+    let out = &mut out[..keys.len() * depth];
+    for (key, out) in keys.zip(out.chunks_exact_mut(depth)) {
+        rows.widen::<S>(key, out);
+    }
+    Head::of_block(out, depth)
+}
+
+/// Writes the scores of queries, as many keys at once as there are registers for sums.
+#[inline(always)]
+fn score<S: Level, T: Element>(
+    k: &Head<'_, T>,
+    keys: Range<usize>,
+    q: &[[f32; LANES]],
+    n_queries: usize,
+    scores: &mut Rows,
+) {
+    match n_queries {
+        1 => score_rows::<S, T, 1, 8>(k, keys, q, scores),
+        2 => score_rows::<S, T, 2, 6>(k, keys, q, scores),
+        3 => score_rows::<S, T, 3, 4>(k, keys, q, scores),
+        _ => score_rows::<S, T, 4, 3>(k, keys, q, scores),
+    }
+}
+
+/// Decays the sums of queries and adds values by their weights.
+#[inline(always)]
+fn add_values<S: Level, T: Element>(
+    v: &Head<'_, T>,
+    keys: Range<usize>,
+    weights: &Rows,
+    decay: &[f32; FEW],
+    n_queries: usize,
+    acc: &mut [[f32; LANES]],
+) {
+    match n_queries {
+        1 => value_rows::<S, T, 1, 8>(v, keys, weights, decay, acc),
+        2 => value_rows::<S, T, 2, 4>(v, keys, weights, decay, acc),
+        3 => value_rows::<S, T, 3, 4>(v, keys, weights, decay, acc),
+        _ => value_rows::<S, T, 4, 2>(v, keys, weights, decay, acc),
     }
 }
 

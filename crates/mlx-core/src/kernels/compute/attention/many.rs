@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::exp::{exp_all, soft_cap};
-use super::{Attention, Block, HIDDEN, KEYS, LANES, Mask, State, fetch, larger};
+use super::{Attention, Block, HIDDEN, KEYS, LANES, Mask, State, larger};
 use crate::kernels::compute::isa::Level;
 use crate::kernels::compute::matmul::Element;
 
@@ -45,9 +45,9 @@ pub(super) fn many<S: Level, T: Element, const V: usize, const J: usize, const C
     for start in keys.clone().step_by(KEYS) {
         let keys = start..(start + KEYS).min(keys.end);
         for (j, key) in keys.clone().enumerate() {
-            widen_row::<S, T>(k.row(key), &mut k_block[j * depth..][..depth]);
+            k.widen::<S>(key, &mut k_block[j * depth..][..depth]);
             let values = v_block[j * n_tiles_v..][..n_tiles_v].as_flattened_mut();
-            widen_row::<S, T>(v.row(key), &mut values[..depth_v]);
+            v.widen::<S>(key, &mut values[..depth_v]);
         }
         // What is left there of the block before has no weight, but must be finite.
         v_block[keys.len() * n_tiles_v..].fill([0.0; C]);
@@ -62,7 +62,7 @@ pub(super) fn many<S: Level, T: Element, const V: usize, const J: usize, const C
             let n_tiles = keys.len().div_ceil(J);
             for (t, scores) in scores.as_chunks_mut::<J>().0[..n_tiles].iter_mut().enumerate() {
                 if panel == 0 {
-                    fetch::<S, T>(&k, start + KEYS + t * J, J);
+                    k.fetch::<S>(start + KEYS + t * J, J);
                 }
                 *scores = score_tile::<S, V, J>(&k_block[t * J * depth..][..J * depth], q);
             }
@@ -79,7 +79,7 @@ pub(super) fn many<S: Level, T: Element, const V: usize, const J: usize, const C
             let n_fetched = KEYS.div_ceil(n_tiles_v);
             for (t, acc) in acc.iter_mut().enumerate() {
                 if panel == 0 {
-                    fetch::<S, T>(&v, start + KEYS + t * n_fetched, n_fetched);
+                    v.fetch::<S>(start + KEYS + t * n_fetched, n_fetched);
                 }
                 value_tile::<S, V, C>(scores, &v_block[t..], n_tiles_v, &decay, acc);
             }
@@ -93,17 +93,6 @@ pub(super) fn many<S: Level, T: Element, const V: usize, const J: usize, const C
         for (out, acc) in state.acc[i * depth_v..][..depth_v].iter_mut().zip(acc) {
             *out = acc.as_flattened()[lane];
         }
-    }
-}
-
-#[inline(always)]
-fn widen_row<S: Level, T: Element>(x: &[T], out: &mut [f32]) {
-    let ((x, x_rest), (out, out_rest)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
-    for (x, out) in x.iter().zip(out) {
-        *out = T::widen::<S>(x);
-    }
-    for (x, out) in x_rest.iter().zip(out_rest) {
-        *out = x.to_f32();
     }
 }
 

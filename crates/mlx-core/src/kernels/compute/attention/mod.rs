@@ -14,6 +14,7 @@
 mod exp;
 mod few;
 mod many;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use self::exp::exp;
 use self::few::few;
 use self::many::many;
+pub(crate) use self::rows::{Heads, PackedHeads, Rows};
 use super::isa::{Level, multiversion};
 use super::matmul::Element;
 use super::{Isa, pool};
@@ -44,56 +46,6 @@ const PART_KEYS: usize = 256;
 
 /// The score of a key that a mask hides, as MLX has it: where all are hidden, all weigh the same.
 const HIDDEN: f32 = f32::MIN;
-
-/// An array `[B, N, S, D]` whose rows are contiguous.
-#[derive(Clone, Copy)]
-pub(crate) struct Heads<'a, T> {
-    data: &'a [T],
-    shape: [usize; 4],
-    strides: [usize; 3],
-}
-
-impl<'a, T> Heads<'a, T> {
-    /// Returns `None` where a row would lie outside of `data`.
-    pub(crate) fn new(
-        data: &'a [T],
-        shape: [usize; 4],
-        strides: [usize; 3],
-    ) -> Option<Heads<'a, T>> {
-        let is_empty = shape.contains(&0);
-        let mut end = shape[3];
-        for (n, stride) in shape.into_iter().zip(strides) {
-            end = end.checked_add(n.saturating_sub(1).checked_mul(stride)?)?;
-        }
-        (is_empty || end <= data.len()).then_some(Heads { data, shape, strides })
-    }
-
-    fn head(&self, batch: usize, head: usize) -> Head<'a, T> {
-        let [n_batches, n_heads, n_rows, depth] = self.shape;
-        assert!(batch < n_batches && head < n_heads, "position of the head");
-        let start = batch * self.strides[0] + head * self.strides[1];
-        let data = if n_rows * depth == 0 { &[] } else { &self.data[start..] };
-        Head { data, n_rows, depth, stride: self.strides[2] }
-    }
-}
-
-/// The rows of one head.
-#[derive(Clone, Copy)]
-struct Head<'a, T> {
-    data: &'a [T],
-    n_rows: usize,
-    depth: usize,
-    stride: usize,
-}
-
-impl<'a, T> Head<'a, T> {
-    #[inline(always)]
-    fn row(&self, i: usize) -> &'a [T] {
-        assert!(i < self.n_rows, "position of the row");
-        // SAFETY: `Heads::new` saw that all rows of all heads lie within the data.
-        unsafe { self.data.get_unchecked(i * self.stride..i * self.stride + self.depth) }
-    }
-}
 
 /// A mask `[B, H, L, S]`; broadcast axes have stride 0.
 #[derive(Clone, Copy)]
@@ -155,9 +107,9 @@ pub(crate) struct Attention<'a, T> {
     /// `[B, H, L, D]`
     pub(crate) q: Heads<'a, T>,
     /// `[B, KV, S, D]`
-    pub(crate) k: Heads<'a, T>,
+    pub(crate) k: Rows<'a, T>,
     /// `[B, KV, S, DV]`
-    pub(crate) v: Heads<'a, T>,
+    pub(crate) v: Rows<'a, T>,
     pub(crate) mask: Mask<'a, T>,
     /// `[H]`: scores of their own, with values of zero.
     pub(crate) sinks: Option<&'a [T]>,
@@ -168,22 +120,22 @@ pub(crate) struct Attention<'a, T> {
 
 impl<T> Attention<'_, T> {
     fn n_keys(&self) -> usize {
-        self.k.shape[2]
+        self.k.shape()[2]
     }
 
     /// Query heads that share a head of keys.
     fn n_shared(&self) -> usize {
-        self.q.shape[1] / self.k.shape[1]
+        self.q.shape[1] / self.k.shape()[1]
     }
 
     fn depths(&self) -> [usize; 2] {
-        [self.k.shape[3], self.v.shape[3]]
+        [self.k.shape()[3], self.v.shape()[3]]
     }
 
     fn check(&self, out_len: usize) {
-        let ([b, h, l, d], [_, kv, s, dv]) = (self.q.shape, self.v.shape);
-        assert_eq!(self.k.shape, [b, kv, s, d], "shape of the keys");
-        assert_eq!(self.v.shape[0], b, "shape of the values");
+        let ([b, h, l, d], [_, kv, s, dv]) = (self.q.shape, self.v.shape());
+        assert_eq!(self.k.shape(), [b, kv, s, d], "shape of the keys");
+        assert_eq!(self.v.shape()[0], b, "shape of the values");
         assert!(kv > 0 && h.is_multiple_of(kv), "{h} heads over {kv}");
         assert_eq!(out_len, b * h * l * dv, "size of the result");
         assert!(self.sinks.is_none_or(|sinks| sinks.len() == h), "number of sinks");
@@ -252,7 +204,7 @@ pub(crate) fn attention<T: Element>(isa: Isa, a: &Attention<'_, T>, order: Order
         return;
     }
     let [n_batches, n_heads, n_kv, n_queries] =
-        [a.q.shape[0], a.q.shape[1], a.k.shape[1], a.n_shared() * a.q.shape[2]];
+        [a.q.shape[0], a.q.shape[1], a.k.shape()[1], a.n_shared() * a.q.shape[2]];
     let step = n_queries.min(QUERIES);
     let mut blocks = Vec::new();
     // Those that see the most keys first.
@@ -269,20 +221,23 @@ pub(crate) fn attention<T: Element>(isa: Isa, a: &Attention<'_, T>, order: Order
     };
     let strides = [n_heads * n_rows * depth, head, row];
     let out = Out { data: out.as_mut_ptr(), len: out.len(), strides };
-    let step = keys_of_part(a.n_keys(), blocks.len());
-    let n_shares = a.n_keys().div_ceil(step);
+    // What no query sees is no part of the job.
+    let visible = blocks.iter().map(|block| a.visible_to(block, block.queries.clone()));
+    let keys = visible.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+    let step = keys_of_part(keys.len(), blocks.len());
+    let n_shares = keys.len().div_ceil(step);
     if n_shares == 1 {
         return pool::run(blocks.len(), &|i| {
             let mut state = State::new(a, &blocks[i]);
-            part(isa, a, &blocks[i], 0..a.n_keys(), &mut state);
+            part(isa, a, &blocks[i], keys.clone(), &mut state);
             put(isa, &out, a, &blocks[i], &state);
         });
     }
     let states: Vec<_> = (0..blocks.len() * n_shares).map(|_| Mutex::new(None)).collect();
     pool::run(states.len(), &|i| {
-        let (block, start) = (&blocks[i / n_shares], i % n_shares * step);
+        let (block, start) = (&blocks[i / n_shares], keys.start + i % n_shares * step);
         let mut state = State::new(a, block);
-        part(isa, a, block, start..(start + step).min(a.n_keys()), &mut state);
+        part(isa, a, block, start..(start + step).min(keys.end), &mut state);
         *states[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     });
     let mut states = states
@@ -418,16 +373,4 @@ fn part_body<S: Level, T: Element>(
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
-}
-
-/// Has `n` rows brought near, as far as there are so many.
-///
-/// Within the work on what is there already, so that the one waits for nothing while the other runs.
-#[inline(always)]
-fn fetch<S: Level, T>(head: &Head<'_, T>, start: usize, n: usize) {
-    for i in start..(start + n).min(head.n_rows) {
-        for byte in (0..head.depth * size_of::<T>()).step_by(64) {
-            S::prefetch(head.row(i).as_ptr().wrapping_byte_add(byte));
-        }
-    }
 }

@@ -2,6 +2,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernels::compute::packed_rows::{PackedFormat, PackedParts, PackedStore, pack};
 use crate::kernels::compute::{cases, most};
 
 /// What a case is made of, all sizes of it.
@@ -19,6 +20,10 @@ struct Case {
     soft_cap: Option<f32>,
     /// Rows that the stores of keys and values have beyond those seen.
     spare: usize,
+    /// Rows among those seen, behind the first third, that are left out.
+    gap: usize,
+    /// Bits and group size of packed keys and values.
+    packed: Option<(i32, i32)>,
     seed: u64,
 }
 
@@ -44,6 +49,8 @@ impl Case {
         has_sinks: false,
         soft_cap: None,
         spare: 0,
+        gap: 0,
+        packed: None,
         seed: 1,
     };
 
@@ -54,12 +61,87 @@ impl Case {
     fn scale(&self) -> f32 {
         1.5 / (self.d as f32).sqrt()
     }
+
+    /// Rows that a head's store has.
+    fn capacity(&self) -> usize {
+        self.s + self.gap + self.spare
+    }
+
+    fn skipped(&self) -> Range<usize> {
+        self.s / 3..self.s / 3 + self.gap
+    }
+
+    /// The place in a head's store of the `j`th key.
+    fn place(&self, j: usize) -> usize {
+        j + if j < self.s / 3 { 0 } else { self.gap }
+    }
+}
+
+/// Rows of keys or values, packed too where a case wants that.
+struct Stored<T> {
+    dense: Vec<T>,
+    weight: Vec<u8>,
+    scales: Vec<T>,
+    biases: Vec<T>,
+}
+
+impl<T: Element> Stored<T> {
+    fn new(case: &Case, dense: Vec<T>, depth: usize) -> Stored<T> {
+        let mut stored = Stored { dense, weight: vec![], scales: vec![], biases: vec![] };
+        let Some((bits, group_size)) = case.packed else { return stored };
+        let format = PackedFormat::new(bits, group_size).expect("known");
+        let n_groups = stored.dense.len() / group_size as usize;
+        stored.weight = vec![0; stored.dense.len() * bits as usize / 8];
+        stored.scales = vec![T::default(); n_groups];
+        stored.biases = vec![T::default(); n_groups];
+        let store = PackedStore {
+            weight: &raw mut stored.weight[..],
+            scales: &raw mut stored.scales[..],
+            biases: &raw mut stored.biases[..],
+            format,
+            capacity: case.capacity(),
+        };
+        let shape = [case.b * case.kv, case.capacity(), depth];
+        // SAFETY: vectors of our own.
+        unsafe { pack(Isa::SCALAR, &stored.dense, shape, 0, &store) };
+        stored
+    }
+
+    fn rows(&self, case: &Case, depth: usize) -> super::Rows<'_, T> {
+        let (shape, capacity) = ([case.b, case.kv, case.s + case.gap, depth], case.capacity());
+        let head = capacity * depth;
+        match case.packed {
+            None => {
+                let heads = Heads::new(&self.dense, shape, [case.kv * head, head, depth]);
+                super::Rows::Dense(heads.expect("fits").without(case.skipped()).expect("fits"))
+            }
+            Some((bits, group_size)) => {
+                let parts = PackedParts {
+                    weight: &self.weight,
+                    scales: &self.scales,
+                    biases: &self.biases,
+                    format: PackedFormat::new(bits, group_size).expect("known"),
+                };
+                let heads = PackedHeads::new(parts, shape, capacity);
+                super::Rows::Packed(heads.expect("fits").without(case.skipped()).expect("fits"))
+            }
+        }
+    }
+
+    /// The element at a place, by the format's definition.
+    fn at(&self, case: &Case, i: usize) -> f64 {
+        let wide = |x: &T| f64::from(x.to_f32());
+        let Some((bits, group_size)) = case.packed else { return wide(&self.dense[i]) };
+        let (bits, group) = (bits as usize, i / group_size as usize);
+        let integer = self.weight[i * bits / 8] >> (i * bits % 8) & ((1u16 << bits) - 1) as u8;
+        wide(&self.scales[group]) * f64::from(integer) + wide(&self.biases[group])
+    }
 }
 
 struct Operands<T> {
     q: Vec<T>,
-    k: Vec<T>,
-    v: Vec<T>,
+    k: Stored<T>,
+    v: Stored<T>,
     sinks: Vec<T>,
     is_seen: Vec<u8>,
     bias: Vec<T>,
@@ -67,7 +149,7 @@ struct Operands<T> {
 
 impl<T: Element> Operands<T> {
     fn of(case: &Case) -> Operands<T> {
-        let Case { b, kv, l, s, d, dv, spare, .. } = *case;
+        let Case { b, kv, l, s, d, dv, .. } = *case;
         let mut state = case.seed | 1;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -77,8 +159,8 @@ impl<T: Element> Operands<T> {
         let h = case.n_heads();
         Operands {
             q: values(b * h * l * d),
-            k: values(b * kv * (s + spare) * d),
-            v: values(b * kv * (s + spare) * dv),
+            k: Stored::new(case, values(b * kv * case.capacity() * d), d),
+            v: Stored::new(case, values(b * kv * case.capacity() * dv), dv),
             sinks: values(h),
             is_seen: values(h * l * s).iter().map(|x| u8::from(x.to_f32() > -1.0)).collect(),
             bias: values(h * l * s),
@@ -86,8 +168,8 @@ impl<T: Element> Operands<T> {
     }
 
     fn attention(&self, case: &Case) -> Attention<'_, T> {
-        let Case { b, kv, l, s, d, dv, spare, .. } = *case;
-        let (h, cap) = (case.n_heads(), s + spare);
+        let Case { b, l, s, d, dv, .. } = *case;
+        let h = case.n_heads();
         let strides = |per_head: bool| [0, if per_head { l * s } else { 0 }, s, 1];
         let mask = match case.mask {
             Kind::None => Mask::None,
@@ -103,8 +185,8 @@ impl<T: Element> Operands<T> {
         let heads = |data, shape, strides| Heads::new(data, shape, strides).expect("fits");
         Attention {
             q: heads(&self.q, [b, h, l, d], [h * l * d, l * d, d]),
-            k: heads(&self.k, [b, kv, s, d], [kv * cap * d, cap * d, d]),
-            v: heads(&self.v, [b, kv, s, dv], [kv * cap * dv, cap * dv, dv]),
+            k: self.k.rows(case, d),
+            v: self.v.rows(case, dv),
             mask,
             sinks: case.has_sinks.then_some(&self.sinks),
             scale: case.scale(),
@@ -114,16 +196,16 @@ impl<T: Element> Operands<T> {
 
     /// The definition, in `f64`.
     fn expected(&self, case: &Case) -> Vec<f64> {
-        let Case { b, kv, shared, l, s, d, dv, spare, .. } = *case;
-        let (wide, cap) = (|x: &T| f64::from(x.to_f32()), s + spare);
+        let Case { b, kv, shared, l, s, d, dv, .. } = *case;
+        let (wide, cap) = (|x: &T| f64::from(x.to_f32()), case.capacity());
         let mut out = vec![];
         for (row, q) in self.q.chunks_exact(d).enumerate().take(b * case.n_heads() * l) {
             let (h, i, bh) = (row / l % case.n_heads(), row % l, row / l);
             let head = bh / shared;
             assert!(head < b * kv);
             let score = |j: usize| {
-                let k = &self.k[(head * cap + j) * d..][..d];
-                let dot: f64 = q.iter().zip(k).map(|(q, k)| wide(q) * wide(k)).sum();
+                let k = |i: usize| self.k.at(case, (head * cap + case.place(j)) * d + i);
+                let dot: f64 = q.iter().enumerate().map(|(i, q)| wide(q) * k(i)).sum();
                 let score = dot * f64::from(case.scale());
                 let score = case.soft_cap.map_or(score, |cap| {
                     let cap = f64::from(cap);
@@ -149,7 +231,7 @@ impl<T: Element> Operands<T> {
             let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
             let sum = weights.iter().sum::<f64>() + (sink - max).exp();
             out.extend((0..dv).map(|c| {
-                let v = |j: usize| wide(&self.v[(head * cap + j) * dv + c]);
+                let v = |j: usize| self.v.at(case, (head * cap + case.place(j)) * dv + c);
                 (0..s).map(|j| weights[j] / sum * v(j)).sum::<f64>()
             }));
         }
@@ -165,8 +247,7 @@ fn check<T: Element>(case: &Case, epsilon: f64) {
         attention(isa, &operands.attention(case), Order::HeadsFirst, &mut out);
         let mut rows_first = vec![T::default(); out.len()];
         attention(isa, &operands.attention(case), Order::RowsFirst, &mut rows_first);
-        let [[_, h, l, _], [.., dv]] =
-            [operands.attention(case).q, operands.attention(case).v].map(|x| x.shape);
+        let (h, l, dv) = (case.n_heads(), case.l, case.dv);
         for (i, x) in out.chunks_exact(dv.max(1)).enumerate() {
             let [b, head, row] = [i / (h * l), i / l % h, i % l];
             let other = &rows_first[((b * l + row) * h + head) * dv..][..dv];
@@ -252,7 +333,7 @@ fn infinite_and_undefined_scores() {
         for isa in Isa::available() {
             let mut out = vec![0.0; l * 8];
             attention(isa, &operands.attention(&case), Order::HeadsFirst, &mut out);
-            for (ours, v) in out.iter().zip(&operands.v[69 * 8..]) {
+            for (ours, v) in out.iter().zip(&operands.v.dense[69 * 8..]) {
                 assert!((ours - v).abs() < 1e-6, "{ours}, not {v}");
             }
             if l > 1 {
@@ -275,6 +356,79 @@ fn sizes_of_nothing() {
     let mut out = vec![1.0; 16];
     attention(Isa::SCALAR, &operands.attention(&case), Order::HeadsFirst, &mut out);
     assert_eq!(out, [0.0; 16]);
+}
+
+#[test]
+fn rows_are_left_out() {
+    for packed in [None, Some((4, 32)), Some((8, 64))] {
+        for (shared, l) in [(1, 1), (7, 1), (2, 9), (3, 30)] {
+            for mask in MASKS {
+                let case = Case { shared, l, s: 130, d: 64, dv: 64, mask, packed, ..Case::PLAIN };
+                check_dtypes(&Case { gap: 17, spare: 3, ..case });
+            }
+        }
+    }
+}
+
+/// Keys outside of a window, of which reading one would show.
+#[test]
+fn nothing_outside_of_a_window_is_read() {
+    for (shared, l) in [(1, 1), (7, 1), (3, 30)] {
+        let case =
+            Case { shared, l, s: 3000, mask: Kind::Window(100), has_sinks: true, ..Case::PLAIN };
+        let mut operands = Operands::<f32>::of(&case);
+        let expected = operands.expected(&case);
+        // A product with these is no number, even where a mask hides it.
+        operands.k.dense[..(2900 - l) * 8].fill(f32::NAN);
+        operands.v.dense[..(2900 - l) * 8].fill(f32::NAN);
+        for isa in Isa::available() {
+            let mut out = vec![0.0; expected.len()];
+            attention(isa, &operands.attention(&case), Order::HeadsFirst, &mut out);
+            for (ours, expected) in out.iter().zip(&expected) {
+                assert!((f64::from(*ours) - expected).abs() < 1e-5, "{ours}, not {expected}");
+            }
+        }
+    }
+}
+
+/// The last queries of a sequence attend as all of them at once do, in chunks or one by one.
+#[test]
+fn chunks_are_the_whole() {
+    for (mask, soft_cap) in
+        [(Kind::Causal, None), (Kind::Window(9), None), (Kind::Window(70), Some(4.0))]
+    {
+        let whole =
+            Case { kv: 2, shared: 3, l: 90, s: 90, mask, soft_cap, has_sinks: true, ..Case::PLAIN };
+        let operands = Operands::<f32>::of(&whole);
+        let h = whole.n_heads();
+        for isa in Isa::available() {
+            let mut out = vec![0.0; h * 90 * 8];
+            attention(isa, &operands.attention(&whole), Order::RowsFirst, &mut out);
+            let mut end = 0;
+            for l in [30, 1, 1, 33, 5, 8, 12] {
+                end += l;
+                let data = &operands.q;
+                // The store as it was then, with rows to come behind.
+                let rows = |stored| {
+                    let heads = Heads::new(stored, [1, 2, end, 8], [2 * 90 * 8, 90 * 8, 8]);
+                    super::Rows::Dense(heads.expect("fits"))
+                };
+                let chunk = Attention {
+                    q: Heads::new(&data[(end - l) * 8..], [1, h, l, 8], [h * 90 * 8, 90 * 8, 8])
+                        .expect("fits"),
+                    k: rows(&operands.k.dense),
+                    v: rows(&operands.v.dense),
+                    ..operands.attention(&whole)
+                };
+                let mut part = vec![0.0; h * l * 8];
+                attention(isa, &chunk, Order::RowsFirst, &mut part);
+                for (part, whole) in part.iter().zip(&out[(end - l) * h * 8..]) {
+                    assert!((part - whole).abs() < 1e-5, "{end}: {part}, not {whole}");
+                }
+            }
+            assert_eq!(end, 90);
+        }
+    }
 }
 
 #[test]
@@ -317,14 +471,20 @@ proptest! {
         (d, dv) in (prop::sample::select(vec![1, 7, 64, 80, 128]), 1usize..90),
         mask in 0usize..MASKS.len(),
         (has_sinks, is_capped) in any::<(bool, bool)>(),
-        (spare, seed) in (0usize..5, any::<u32>()),
+        (spare, gap, seed) in (0usize..5, 0usize..9, any::<u32>()),
+        packed in prop::sample::select(vec![None, None, Some((4, 32)), Some((8, 32))]),
     ) {
+        let whole_groups = |d: usize| if packed.is_some() { d.next_multiple_of(32) } else { d };
         check_dtypes(&Case {
-            b, kv, shared, l, s, d, dv,
+            b, kv, shared, l, s,
+            d: whole_groups(d),
+            dv: whole_groups(dv),
             mask: MASKS[mask],
             has_sinks,
             soft_cap: is_capped.then_some(3.0),
             spare,
+            gap,
+            packed,
             seed: seed.into(),
         });
     }
