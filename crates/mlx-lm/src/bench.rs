@@ -4,18 +4,24 @@ use std::time::Instant;
 
 use mlx_core::{Array, async_eval, eval, kernels, random};
 
+use crate::cache::KvCache;
 use crate::error::Result;
+use crate::generate::KvQuantization;
 use crate::load::Model;
 
 /// Prompt tokens that go through the model at once.
 const PREFILL_STEP: usize = 2048;
 
 /// Returns the seconds that a prompt of `n_tokens` random tokens takes, up to the logits of the
-/// last.
+/// last, with caches packed as `kv` says.
 ///
 /// # Errors
-/// When the model fails.
-pub fn prompt_processing(model: &Model, n_tokens: usize) -> Result<f64> {
+/// When the model fails, or keys and values cannot be packed so.
+pub fn prompt_processing(
+    model: &Model,
+    n_tokens: usize,
+    kv: Option<KvQuantization>,
+) -> Result<f64> {
     let tokens = random_tokens(model, n_tokens)?;
     let mut caches = model.make_cache();
     let start = Instant::now();
@@ -27,6 +33,7 @@ pub fn prompt_processing(model: &Model, n_tokens: usize) -> Result<f64> {
             let is_last = i + 1 == chunks;
             is_last.then(|| model.head(&hidden.at((.., -1..))?)).transpose()
         })?;
+        pack(&mut caches, kv)?;
         eval(caches.iter().flat_map(|cache| cache.state()).chain(&logits))?;
     }
     Ok(start.elapsed().as_secs_f64())
@@ -41,15 +48,22 @@ pub struct Generation {
     pub kernel_seconds: f64,
 }
 
-/// Measures `n_tokens` greedy steps behind a context of `depth` random tokens.
+/// Measures `n_tokens` greedy steps behind a context of `depth` random tokens, with caches packed as
+/// `kv` says.
 ///
 /// # Errors
-/// When the model fails.
-pub fn text_generation(model: &Model, depth: usize, n_tokens: usize) -> Result<Generation> {
+/// When the model fails, or keys and values cannot be packed so.
+pub fn text_generation(
+    model: &Model,
+    depth: usize,
+    n_tokens: usize,
+    kv: Option<KvQuantization>,
+) -> Result<Generation> {
     let mut caches = model.make_cache();
     for chunk in random_tokens(model, depth)?.chunks(PREFILL_STEP) {
         let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
         kernels::fused(|| model.forward(&tokens, &mut caches).map(drop))?;
+        pack(&mut caches, kv)?;
         eval(caches.iter().flat_map(|cache| cache.state()))?;
     }
     let mut token = Array::from_slice(&random_tokens(model, 1)?, &[1, 1])?;
@@ -60,6 +74,7 @@ pub fn text_generation(model: &Model, depth: usize, n_tokens: usize) -> Result<G
             let hidden = model.forward(&token, &mut caches)?;
             model.head(&hidden)?.argmax(-1, false)
         })?;
+        pack(&mut caches, kv)?;
         async_eval([&token])?;
         // Read as a reader would: each token, one step behind.
         if let Some(previous) = previous.replace(token.clone()) {
@@ -71,6 +86,10 @@ pub fn text_generation(model: &Model, depth: usize, n_tokens: usize) -> Result<G
     }
     let kernel_seconds = (kernels::busy() - busy).as_secs_f64();
     Ok(Generation { seconds: start.elapsed().as_secs_f64(), kernel_seconds })
+}
+
+fn pack(caches: &mut [Box<dyn KvCache>], kv: Option<KvQuantization>) -> mlx_core::Result<()> {
+    kv.map_or(Ok(()), |kv| kv.apply(caches))
 }
 
 fn random_tokens(model: &Model, n: usize) -> Result<Vec<u32>> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mlx_core::kernels::{self, Arithmetic, KernelOptions};
-use mlx_core::{Array, async_eval, eval, memory};
+use mlx_core::{Array, Quantization, async_eval, eval, memory};
 
 use crate::cache::KvCache;
 use crate::detokenizer::Detokenizer;
@@ -38,11 +38,42 @@ pub struct GenerateOptions {
     pub seed: Option<u64>,
     /// Prompt tokens that go through the model at once.
     pub prefill_step: usize,
+    /// How caches pack keys and values; not at all where it is absent.
+    pub kv_quantization: Option<KvQuantization>,
     /// What products with packed weights round, on a CPU.
     pub arithmetic: Arithmetic,
     /// Ends the generation when it becomes true; looked at between chunks of the prompt and
     /// between tokens.
     pub cancel: Option<Arc<AtomicBool>>,
+}
+
+/// How caches pack keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvQuantization {
+    /// The format, in affine mode.
+    pub format: Quantization,
+    /// Tokens of a cache up to which it stays as it is.
+    pub start: usize,
+}
+
+impl KvQuantization {
+    /// Tokens up to which caches stay as they are, where nothing else is said.
+    pub const START: usize = 5000;
+
+    /// Packs what caches have, if that is enough.
+    ///
+    /// # Errors
+    /// When keys or values are not of whole groups.
+    pub fn apply(&self, caches: &mut [Box<dyn KvCache>]) -> mlx_core::Result<()> {
+        for cache in caches {
+            if cache.offset() as usize >= self.start
+                && let Some(packed) = cache.quantize(self.format)?
+            {
+                *cache = packed;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl GenerateOptions {
@@ -63,6 +94,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             seed: None,
             prefill_step: 2048,
+            kv_quantization: None,
             arithmetic: Arithmetic::Fast,
             cancel: None,
         }
@@ -129,6 +161,7 @@ impl<'m> TokenSession<'m> {
             fed: tokens,
             sampler,
             kernels: KernelOptions { arithmetic: options.arithmetic, ..kernels::options() },
+            kv_quantization: options.kv_quantization,
             next: None,
             limits,
             n: 0,
@@ -261,6 +294,7 @@ pub struct TokenStream<'s> {
     fed: &'s mut Vec<u32>,
     sampler: Sampler,
     kernels: KernelOptions,
+    kv_quantization: Option<KvQuantization>,
     /// The next token, on its way.
     next: Option<Array>,
     limits: Limits,
@@ -281,6 +315,7 @@ impl TokenStream<'_> {
             let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32])?;
             // Without the hidden states, which nobody wants, the last layer only fills its cache.
             self.fused(|stream| stream.model.forward(&tokens, stream.caches).map(drop))?;
+            self.pack_caches()?;
             eval(self.caches.iter().flat_map(|cache| cache.state()))?;
             memory::clear_cache()?;
             self.fed.extend(chunk);
@@ -301,9 +336,17 @@ impl TokenStream<'_> {
             let hidden = stream.model.forward(tokens, stream.caches)?;
             stream.sampler.sample(&stream.model.head(&hidden)?.squeeze(1)?)
         })?;
+        self.pack_caches()?;
         async_eval([&next])?;
         self.next = Some(next);
         Ok(())
+    }
+
+    fn pack_caches(&mut self) -> mlx_core::Result<()> {
+        match self.kv_quantization {
+            Some(quantization) => quantization.apply(self.caches),
+            None => Ok(()),
+        }
     }
 
     /// Returns the token on its way, after starting the one behind it unless this is the last.

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser};
-use mlx_lm::core::Dtype;
+use mlx_lm::core::{Dtype, QuantMode, Quantization};
+use mlx_lm::generate::KvQuantization;
 
 use crate::commands::Command;
 use crate::error::{CommandError, EXIT_CODES, Kind};
@@ -58,6 +59,42 @@ impl From<Precision> for Dtype {
             Precision::Float16 => Dtype::Float16,
             Precision::Bfloat16 => Dtype::Bfloat16,
         }
+    }
+}
+
+/// How caches keep keys and values.
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct KvArgs {
+    /// Keep keys and values in this many bits: 2, 3, 4, 5, 6 or 8
+    #[arg(long, value_name = "N", value_parser = one_of(&[2, 3, 4, 5, 6, 8]))]
+    kv_bits: Option<i32>,
+
+    /// How many of them share a scale: 32, 64 or 128
+    #[arg(long, value_name = "N", value_parser = one_of(&[32, 64, 128]))]
+    #[arg(default_value_t = 64, requires = "kv_bits")]
+    kv_group_size: i32,
+
+    /// Tokens up to which they are kept as they are
+    #[arg(long, value_name = "N", default_value_t = KvQuantization::START, requires = "kv_bits")]
+    quantized_kv_start: usize,
+}
+
+impl From<KvArgs> for Option<KvQuantization> {
+    fn from(args: KvArgs) -> Option<KvQuantization> {
+        let KvArgs { kv_bits, kv_group_size: group_size, quantized_kv_start: start } = args;
+        let format = |bits| Quantization { bits, group_size, mode: QuantMode::Affine };
+        kv_bits.map(|bits| KvQuantization { format: format(bits), start })
+    }
+}
+
+/// Returns a parser that takes these numbers and no others.
+fn one_of(numbers: &'static [i32]) -> impl Fn(&str) -> Result<i32, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| numbers.contains(number));
+        number.ok_or_else(|| {
+            let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+            format!("it is none of {}", numbers.join(", "))
+        })
     }
 }
 

@@ -5,13 +5,16 @@
 //! whole cache.
 
 mod full;
+mod quantized;
 mod rotating;
+mod store;
 
 pub use full::FullCache;
+pub use quantized::QuantizedCache;
 pub use rotating::RotatingCache;
 
 use mlx_core::nn::KvStore;
-use mlx_core::{Array, Dtype, Result};
+use mlx_core::{Array, Dtype, Quantization, Result};
 
 use crate::layers::mask::Mask;
 
@@ -23,8 +26,8 @@ pub trait KvCache {
     /// When the shapes do not fit what is there.
     fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)>;
 
-    /// Gives its arrays up, with room for the tokens of `rows`, if it keeps tokens in order and at
-    /// their places; they come back by [`put_back`](KvCache::put_back), without which they are lost.
+    /// Gives its arrays up, with room for the tokens of `rows`, if it keeps tokens in order; they come
+    /// back by [`put_back`](KvCache::put_back), without which they are lost.
     ///
     /// # Errors
     /// When the shapes do not fit what is there.
@@ -47,6 +50,15 @@ pub trait KvCache {
     /// Forgets the last `n` tokens; returns false and changes nothing where it cannot.
     fn trim(&mut self, n: i32) -> bool;
 
+    /// Packs the tokens it has and those that come; returns the cache that has them now, if that is
+    /// another one.
+    ///
+    /// # Errors
+    /// When rows are not of whole groups.
+    fn quantize(&mut self, _quantization: Quantization) -> Result<Option<Box<dyn KvCache>>> {
+        Ok(None)
+    }
+
     /// Returns the arrays to evaluate after a part of the prompt.
     fn state(&self) -> Vec<&Array>;
 }
@@ -66,24 +78,6 @@ pub struct NewRows {
     pub value_dim: i32,
     /// Element type of both.
     pub dtype: Dtype,
-}
-
-fn shape_with(shape: &[i32], tokens: i32) -> Vec<i32> {
-    let mut shape = shape.to_vec();
-    if let Some(size) = shape.get_mut(2) {
-        *size = tokens;
-    }
-    shape
-}
-
-/// Writes `rows` at `at` of the token axis, reusing the buffer if `store` is the only handle.
-fn write(store: &mut Option<Array>, rows: &Array, at: i32) -> Result<()> {
-    let Some(old) = store.take() else { return Ok(()) };
-    let start = [0, 0, at, 0];
-    let mut stop = rows.shape().to_vec();
-    stop[2] += at;
-    *store = Some(old.slice_update(rows, &start, &stop, &[1; 4])?);
-    Ok(())
 }
 
 #[cfg(test)]

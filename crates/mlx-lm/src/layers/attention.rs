@@ -132,13 +132,12 @@ impl Attention {
             };
             (q, k) = (all_heads(q_norm.take(), q)?, all_heads(k_norm.take(), k)?);
         }
-        let is_causal = match mask {
-            Mask::Causal => true,
+        let is_masked = match mask {
+            Mask::Causal | Mask::Window(_) | Mask::Array(_) => true,
             Mask::None => l == 1,
-            Mask::Array(_) => false,
         };
         // The one node has no place for the factor.
-        if is_causal && self.query_scale.is_none() {
+        if is_masked && self.query_scale.is_none() {
             let rows = NewRows {
                 batch: b,
                 n: l,
@@ -149,13 +148,18 @@ impl Attention {
             };
             if let Some(store) = cache.lend(&rows)? {
                 let attention = CachedAttention {
-                    n_heads: self.n_heads,
-                    n_kv_heads: self.n_kv_heads,
-                    scale: self.scale,
                     q_norm,
                     k_norm,
-                    rope: Some(&self.rope.at(store.len + l)),
-                    window: None,
+                    rope: Some(&self.rope.at(store.offset + l)),
+                    window: match mask {
+                        Mask::Window(window) => Some(*window),
+                        _ => None,
+                    },
+                    mask: match mask {
+                        Mask::Array(mask) => Some(mask),
+                        _ => None,
+                    },
+                    ..CachedAttention::new(self.n_heads, self.n_kv_heads, self.scale)
                 };
                 let (out, store) = attention.forward(q, k, v, store)?;
                 cache.put_back(store);
@@ -177,7 +181,8 @@ impl Attention {
             q = (&q * scale.factors(cache.offset(), l)?.astype(q.dtype())?)?;
         }
         let (k, v) = cache.update_and_fetch(&k, &v)?;
-        let out = nn::attention(&q, &k, &v, self.scale, mask.as_attention())?;
+        let out = mask
+            .with_attention([l, k.dim(2)?], |mask| nn::attention(&q, &k, &v, self.scale, mask))?;
         self.o_proj.forward(&out)
     }
 }

@@ -10,17 +10,36 @@ pub enum Mask {
     None,
     /// A token sees itself and what is before it.
     Causal,
-    /// Broadcasts to `[B, H, L, S]`; true where a token is seen.
+    /// A token sees so many tokens up to itself.
+    Window(i32),
+    /// Broadcasts to `[B, H, L, S]`; true where a token is seen, or added to scores.
     Array(Array),
 }
 
 impl Mask {
-    /// Returns the form that the attention op takes.
-    pub fn as_attention(&self) -> AttentionMask<'_> {
+    /// Returns the mask of `n` tokens after `before` others, each seeing the last `window` tokens.
+    pub fn of(before: i32, n: i32, window: Option<i32>) -> Mask {
+        match window {
+            Some(window) if before + n > window => Mask::Window(window),
+            _ if n == 1 => Mask::None,
+            _ => Mask::Causal,
+        }
+    }
+
+    /// Calls `f` with the form that the attention op takes, for `l` tokens that are the last of `s`.
+    ///
+    /// # Errors
+    /// As `f`, and when memory runs out.
+    pub fn with_attention<R>(
+        &self,
+        [l, s]: [i32; 2],
+        f: impl FnOnce(AttentionMask<'_>) -> Result<R>,
+    ) -> Result<R> {
         match self {
-            Mask::None => AttentionMask::None,
-            Mask::Causal => AttentionMask::Causal,
-            Mask::Array(mask) => AttentionMask::Array(mask),
+            Mask::None => f(AttentionMask::None),
+            Mask::Causal => f(AttentionMask::Causal),
+            Mask::Window(window) => f(AttentionMask::Array(&causal_mask(l, s - l, Some(*window))?)),
+            Mask::Array(mask) => f(AttentionMask::Array(mask)),
         }
     }
 }

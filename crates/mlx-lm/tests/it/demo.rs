@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlx_lm::ErrorKind;
 use mlx_lm::chat::RenderOptions;
+use mlx_lm::core::Quantization;
 use mlx_lm::files::ModelFiles;
-use mlx_lm::generate::{ChunkKind, FinishReason, GenerateOptions, Session, Summary, TokenSession};
+use mlx_lm::generate::{
+    ChunkKind, FinishReason, GenerateOptions, KvQuantization, Session, Summary, TokenSession,
+};
 use mlx_lm::load::{LoadOptions, Loaded};
 use serde_json::Value;
 
@@ -122,6 +125,32 @@ fn question() -> Value {
         "tools": null,
         "enable_thinking": false,
     })
+}
+
+#[test]
+fn packed_keys_and_values_answer_too() {
+    let loaded = demo();
+    let prompt = render(&loaded, &question());
+    let ids = loaded.tokenizer.encode(&prompt, false).expect("tokens");
+    let packed = |bits, group_size, start| {
+        let format = Quantization { bits, group_size, ..Quantization::default() };
+        let kv_quantization = Some(KvQuantization { format, start });
+        GenerateOptions { kv_quantization, prefill_step: 16, ..options(MAX_TOKENS) }
+    };
+    // From the first token on, and from the middle of the prompt and of the answer; 5 bits, which no
+    // kernel reads, too.
+    for (bits, start) in [(8, 0), (8, 20), (8, ids.len() + 3), (5, 0), (4, ids.len())] {
+        let output = run(&loaded, &prompt, &packed(bits, 64, start));
+        assert_eq!(output.answer, "The capital of France is Paris.", "{bits} bits from {start}");
+    }
+    // A head of 64 has no group of 128, which shows where packing starts.
+    for (start, n_tokens) in [(0, 0), (ids.len() + 3, 3)] {
+        let mut session = TokenSession::new(&loaded.model);
+        let options = packed(8, 128, start);
+        let tokens: Vec<_> = session.generate(&ids, &options).expect("starts").collect();
+        let n_good = tokens.iter().take_while(|token| token.is_ok()).count();
+        assert!(n_good == n_tokens && tokens.len() == n_good + 1, "from {start}: {tokens:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use mlx_lm::load::{LoadOptions, Model};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::Precision;
+use crate::cli::{KvArgs, Precision};
 use crate::commands::version::CLI_VERSION;
 use crate::error::{CommandError, Kind};
 use crate::model;
@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// Compute in this element type instead of the model's own
     #[arg(long, value_enum)]
     dtype: Option<Precision>,
+
+    #[command(flatten)]
+    kv: KvArgs,
 
     /// Sum products with quantized weights in float32 on a CPU, not of activations in 8 bits
     #[arg(long)]
@@ -107,10 +110,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let arithmetic = if args.exact { Arithmetic::Exact } else { Arithmetic::Fast };
     let options = KernelOptions { arithmetic, ..kernels::options() };
     let results = kernels::with_options(options, || {
-        tests
-            .iter()
-            .map(|test| measure(&model, test, args.repetitions))
-            .collect::<Result<Vec<_>, _>>()
+        tests.iter().map(|test| measure(&model, test, args)).collect::<Result<Vec<_>, _>>()
     })?;
     let config = model.config();
     let peak_memory_bytes = memory::peak()?;
@@ -197,15 +197,16 @@ fn check_lengths(tests: &[Test], model: &Model) -> Result<(), CommandError> {
         .hint(format!("-p, and -n with -d, take at most {context} for this model")))
 }
 
-fn measure(model: &Model, test: &Test, repetitions: u32) -> Result<TestResult, CommandError> {
+fn measure(model: &Model, test: &Test, args: &Args) -> Result<TestResult, CommandError> {
     let &Test { n_prompt, n_gen, n_depth } = test;
+    let kv = args.kv.into();
     let time = || match n_prompt {
-        0 => mlx_lm::bench::text_generation(model, n_depth, n_gen),
-        _ => mlx_lm::bench::prompt_processing(model, n_prompt)
+        0 => mlx_lm::bench::text_generation(model, n_depth, n_gen, kv),
+        _ => mlx_lm::bench::prompt_processing(model, n_prompt, kv)
             .map(|seconds| Generation { seconds, kernel_seconds: 0.0 }),
     };
     time()?;
-    let times: Vec<Generation> = (0..repetitions).map(|_| time()).collect::<Result<_, _>>()?;
+    let times: Vec<Generation> = (0..args.repetitions).map(|_| time()).collect::<Result<_, _>>()?;
     let samples: Vec<f64> =
         times.iter().map(|time| (n_prompt + n_gen) as f64 / time.seconds).collect();
     let outside: Vec<f64> =

@@ -12,6 +12,7 @@ use mlx_lm::generate::{FinishReason, GenerateOptions, Session, Summary};
 use mlx_lm::load::{LoadOptions, Loaded};
 use serde::Serialize;
 
+use crate::cli::KvArgs;
 use crate::error::{CommandError, Kind};
 use crate::interrupt::Interrupt;
 use crate::model;
@@ -89,6 +90,9 @@ pub(crate) struct Args {
     #[arg(long)]
     no_stream: bool,
 
+    #[command(flatten)]
+    kv: KvArgs,
+
     /// Sum products with quantized weights in float32 on a CPU, not of activations in 8 bits
     #[arg(long)]
     exact: bool,
@@ -145,6 +149,7 @@ pub(super) fn run(args: Args, output: &Output) -> Result<(), CommandError> {
         sampling: args.sampling.resolve(&files)?,
         stop: args.stop.clone(),
         seed: args.sampling.seed,
+        kv_quantization: args.kv.into(),
         arithmetic: if args.exact { Arithmetic::Exact } else { Arithmetic::Fast },
         ..GenerateOptions::default()
     };

@@ -17,6 +17,27 @@ fn demo_answers() {
 }
 
 #[test]
+fn keys_and_values_are_packed_on_request() {
+    let question = "What is the capital of France?";
+    let ask =
+        |flags: &[&str]| run([&["run", "demo", question, "--thinking", "off"], flags].concat());
+    for bits in ["4", "8"] {
+        let text = ask(&["--kv-bits", bits, "--quantized-kv-start", "0"]).ok();
+        assert!(text.contains("Paris"), "{bits} bits: {text}");
+    }
+    // A head of 64 has no group of 128; nor is it asked for before there are so many tokens.
+    let flags = ["--kv-bits", "8", "--kv-group-size", "128", "--quantized-kv-start", "0"];
+    let ran = ask(&flags);
+    assert_eq!(ran.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1);
+    assert!(ran.code == Some(1) && ran.stderr.contains("128"), "{}", ran.stderr);
+    assert!(ask(&flags[..4]).ok().contains("Paris"));
+    let bench = ["bench", "demo", "-p", "8", "-n", "2", "-r", "1"];
+    let ran = run([&bench[..], &flags].concat());
+    assert!(ran.code == Some(1) && ran.stderr.contains("128"), "{}", ran.stderr);
+    run([&bench[..], &flags[..2], &flags[4..]].concat()).ok();
+}
+
+#[test]
 fn text_and_json_are_equal() {
     let prompts =
         ["What is the capital of France?", "What is the opposite of hot?", "What is 2 plus 3?"];

@@ -6,7 +6,7 @@ use crate::support::run;
 
 #[test]
 fn wrong_command_lines_are_told_of() {
-    let cases: [&[&str]; 17] = [
+    let cases: [&[&str]; 20] = [
         &[],
         &["walk"],
         &["--nonsense"],
@@ -20,6 +20,9 @@ fn wrong_command_lines_are_told_of() {
         &["run", "demo", "--stop", ""],
         &["run", "demo", "hi", "--system", "s", "--no-chat-template"],
         &["run", "demo", " "],
+        &["run", "demo", "hi", "--kv-bits", "7"],
+        &["run", "demo", "hi", "--kv-bits", "4", "--kv-group-size", "48"],
+        &["run", "demo", "hi", "--kv-group-size", "32"],
         &["perplexity", "demo"],
         &["perplexity", "demo", "--file", "x", "--dtype", "int8"],
         &["bench"],

@@ -1,0 +1,59 @@
+//! A cache of packed keys and values.
+
+use mlx_core::nn::KvStore;
+use mlx_core::{Array, Quantization, Result};
+
+use super::store::Store;
+use super::{KvCache, NewRows};
+use crate::layers::mask::Mask;
+
+/// Keeps every token, keys and values packed in groups along each row, which takes about as many bits
+/// for an element as the format has, and half a bit more for groups of 64.
+pub struct QuantizedCache {
+    store: Store,
+}
+
+impl QuantizedCache {
+    /// Makes an empty cache of this format, which has to be affine.
+    pub fn new(quantization: Quantization) -> QuantizedCache {
+        QuantizedCache { store: Store::new(Some(quantization)) }
+    }
+
+    pub(super) fn with_store(store: Store) -> QuantizedCache {
+        QuantizedCache { store }
+    }
+}
+
+impl KvCache for QuantizedCache {
+    /// As [`KvCache::update_and_fetch`]; what it returns is unpacked. [`KvCache::lend`] is the way
+    /// to attend to rows as they are.
+    fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)> {
+        self.store.append(keys, values)
+    }
+
+    fn lend(&mut self, rows: &NewRows) -> Result<Option<KvStore>> {
+        let offset = self.offset();
+        self.store.lend(rows, offset)
+    }
+
+    fn put_back(&mut self, store: KvStore) {
+        self.store.put_back(store);
+    }
+
+    fn offset(&self) -> i32 {
+        self.store.n_seen()
+    }
+
+    fn make_mask(&self, n: i32, window: Option<i32>) -> Result<Mask> {
+        Ok(Mask::of(self.offset(), n, window))
+    }
+
+    fn trim(&mut self, n: i32) -> bool {
+        self.store.trim(n.clamp(0, self.offset()));
+        true
+    }
+
+    fn state(&self) -> Vec<&Array> {
+        self.store.parts()
+    }
+}
