@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use mlx_core::{Array, async_eval, eval, kernels, random};
 
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use crate::error::Result;
 use crate::generate::KvQuantization;
 use crate::load::Model;
@@ -88,7 +88,7 @@ pub fn text_generation(
     Ok(Generation { seconds: start.elapsed().as_secs_f64(), kernel_seconds })
 }
 
-fn pack(caches: &mut [Box<dyn KvCache>], kv: Option<KvQuantization>) -> mlx_core::Result<()> {
+fn pack(caches: &mut [Cache], kv: Option<KvQuantization>) -> mlx_core::Result<()> {
     kv.map_or(Ok(()), |kv| kv.apply(caches))
 }
 

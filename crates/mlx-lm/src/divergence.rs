@@ -6,7 +6,7 @@
 use mlx_core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_core::{Array, Dtype, Result as CoreResult, eval};
 
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use crate::error::Result;
 use crate::generate::{GenerateOptions, TokenSession};
 use crate::load::Model;
@@ -107,7 +107,7 @@ impl Predictions {
     fn add(
         &mut self,
         runs: [Run<'_>; 2],
-        caches: &mut [Vec<Box<dyn KvCache>>; 2],
+        caches: &mut [Vec<Cache>; 2],
         inputs: &[u32],
         targets: &[u32],
     ) -> CoreResult<()> {
@@ -145,7 +145,7 @@ impl Predictions {
 }
 
 /// Returns the logarithms of all tokens' probabilities after each of `inputs`, `[1, L, V]`.
-fn logprobs(run: Run<'_>, inputs: &[u32], caches: &mut [Box<dyn KvCache>]) -> CoreResult<Array> {
+fn logprobs(run: Run<'_>, inputs: &[u32], caches: &mut [Cache]) -> CoreResult<Array> {
     let options = KernelOptions { arithmetic: run.arithmetic, ..kernels::options() };
     let logits = kernels::with_options(options, || {
         let tokens = Array::from_slice(inputs, &[1, inputs.len() as i32])?;

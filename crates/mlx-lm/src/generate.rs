@@ -13,7 +13,7 @@ use std::time::Instant;
 use mlx_core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_core::{Array, Quantization, async_eval, eval, memory};
 
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use crate::detokenizer::Detokenizer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::{Loaded, Model};
@@ -64,12 +64,10 @@ impl KvQuantization {
     ///
     /// # Errors
     /// When keys or values are not of whole groups.
-    pub fn apply(&self, caches: &mut [Box<dyn KvCache>]) -> mlx_core::Result<()> {
+    pub fn apply(&self, caches: &mut [Cache]) -> mlx_core::Result<()> {
         for cache in caches {
-            if cache.offset() as usize >= self.start
-                && let Some(packed) = cache.quantize(self.format)?
-            {
-                *cache = packed;
+            if cache.offset() as usize >= self.start {
+                cache.quantize(self.format)?;
             }
         }
         Ok(())
@@ -127,7 +125,7 @@ impl FinishReason {
 /// A model's memory of one sequence of tokens, reused from prompt to prompt.
 pub struct TokenSession<'m> {
     model: &'m Model,
-    caches: Vec<Box<dyn KvCache>>,
+    caches: Vec<Cache>,
     /// The tokens that the caches hold.
     tokens: Vec<u32>,
 }
@@ -290,7 +288,7 @@ impl Limits {
 /// Every token that was returned is in the session's memory, but for the last of `max_tokens`.
 pub struct TokenStream<'s> {
     model: &'s Model,
-    caches: &'s mut Vec<Box<dyn KvCache>>,
+    caches: &'s mut Vec<Cache>,
     fed: &'s mut Vec<u32>,
     sampler: Sampler,
     kernels: KernelOptions,

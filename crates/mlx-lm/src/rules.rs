@@ -29,6 +29,44 @@ pub(crate) enum Rule {
     Stack(&'static str, &'static str),
     /// Cuts a tensor in parts.
     Split(&'static str, Cut, &'static [&'static str]),
+    /// Changes tensors, which keep their names.
+    Change(&'static str, Change),
+}
+
+/// How a tensor becomes another.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// By a number added to each element.
+    Plus(f32),
+    /// By another order of axes.
+    Transpose(&'static [i32]),
+    /// Its first axis becomes two, of which this is the first.
+    Unflatten(i32),
+    /// Its first two axes become one.
+    Flatten,
+}
+
+/// The tensors of a checkpoint by name and shape, from which a family sees whose layout it has.
+#[derive(Debug, Default)]
+pub(crate) struct Names(BTreeMap<String, Vec<i32>>);
+
+impl Names {
+    /// Tells whether there is a tensor of this pattern.
+    pub(crate) fn has(&self, pattern: &'static str) -> bool {
+        self.any(pattern, |_| true)
+    }
+
+    /// Tells whether there is a tensor of this pattern whose shape is such.
+    pub(crate) fn any(&self, pattern: &'static str, is: impl Fn(&[i32]) -> bool) -> bool {
+        let rule = Rule::Drop(pattern);
+        self.0.iter().any(|(name, shape)| rule.found_in(name).is_some() && is(shape))
+    }
+}
+
+impl FromIterator<(String, Vec<i32>)> for Names {
+    fn from_iter<T: IntoIterator<Item = (String, Vec<i32>)>>(tensors: T) -> Self {
+        Names(tensors.into_iter().collect())
+    }
 }
 
 /// How a tensor is cut in as many parts as there are new names.
@@ -36,8 +74,10 @@ pub(crate) enum Rule {
 pub(crate) enum Cut {
     /// In parts of one size, along an axis counted from the end.
     Even(usize),
-    /// In parts of these sizes, along the first axis.
-    Rows(Vec<i32>),
+    /// In parts of these sizes, along an axis counted from the front.
+    Sizes(usize, Vec<i32>),
+    /// Each part takes every so manieth element, along an axis counted from the end.
+    Interleaved(usize),
 }
 
 /// Applies rules to the tensors of a checkpoint.
@@ -74,6 +114,10 @@ pub(crate) fn apply(
                         next.insert(found.in_place_of(to), tensor)?;
                     }
                 }
+                Rule::Change(_, change) => {
+                    let tensor = change.apply(&tensor).map_err(failed)?;
+                    next.insert(name, tensor)?;
+                }
             }
         }
         for (to, parts) in stacks {
@@ -102,7 +146,7 @@ pub(crate) fn names(rules: &[Rule], name: &str) -> Vec<String> {
                 match rule {
                     Rule::Drop(_) => vec![],
                     Rule::DropFrom(_, least) if found.index >= *least => vec![],
-                    Rule::DropFrom(..) => vec![name],
+                    Rule::DropFrom(..) | Rule::Change(..) => vec![name],
                     Rule::Rename(_, to) | Rule::Stack(_, to) => vec![found.in_place_of(to)],
                     Rule::Split(.., parts) => {
                         parts.iter().map(|to| found.in_place_of(to)).collect()
@@ -133,7 +177,8 @@ impl Rule {
         | Rule::DropFrom(pattern, _)
         | Rule::Rename(pattern, _)
         | Rule::Stack(pattern, _)
-        | Rule::Split(pattern, ..)) = self;
+        | Rule::Split(pattern, ..)
+        | Rule::Change(pattern, _)) = self;
         let mut found = Found { texts: Vec::new(), index: 0 };
         found.matches(pattern, name).then_some(found)
     }
@@ -142,26 +187,53 @@ impl Rule {
 impl Cut {
     fn apply(&self, tensor: &Tensor, n: usize) -> mlx_core::Result<Vec<Tensor>> {
         let count = n as i32;
+        // A size that cannot be shared out is one that is too small for the last part.
+        let shared_out = |from_end: usize| {
+            let axis = tensor.shape().len().wrapping_sub(from_end);
+            let size = tensor.shape().get(axis).copied().unwrap_or(0);
+            (axis, (size + count - 1) / count)
+        };
         match self {
             Cut::Even(from_end) => {
-                let axis = tensor.shape().len().wrapping_sub(*from_end);
-                let size = tensor.shape().get(axis).copied().unwrap_or(0);
-                // A size that cannot be shared out is one that is too small for the last part.
-                let each = (size + count - 1) / count;
+                let (axis, each) = shared_out(*from_end);
                 (0..count).map(|i| tensor.slice(axis, i * each, each, 1)).collect()
             }
-            Cut::Rows(sizes) => {
-                let mut start = 0;
+            Cut::Interleaved(from_end) => {
+                let (axis, each) = shared_out(*from_end);
+                (0..count).map(|i| tensor.slice(axis, i, each, count)).collect()
+            }
+            Cut::Sizes(axis, sizes) => {
+                let mut start = 0i32;
                 let parts = sizes.iter().map(|&size| {
-                    start += size;
-                    tensor.slice(0, start - size, size, 1)
+                    start = start.saturating_add(size);
+                    tensor.slice(*axis, start - size, size, 1)
                 });
                 let parts = parts.collect::<mlx_core::Result<Vec<_>>>()?;
                 // What is left over would be lost.
-                match tensor.shape().first() {
+                match tensor.shape().get(*axis) {
                     Some(&all) if all == start => Ok(parts),
-                    _ => tensor.slice(0, start, i32::MAX, 1).map(|_| parts),
+                    _ => tensor.slice(*axis, start, i32::MAX, 1).map(|_| parts),
                 }
+            }
+        }
+    }
+}
+
+impl Change {
+    fn apply(&self, tensor: &Tensor) -> mlx_core::Result<Tensor> {
+        let shape = tensor.shape();
+        match self {
+            Change::Plus(number) => tensor.plus(*number),
+            Change::Transpose(axes) => tensor.transpose(axes),
+            Change::Unflatten(first) => {
+                let rows = shape.first().copied().unwrap_or(0);
+                let rest = shape.get(1..).unwrap_or_default();
+                tensor.reshape(&[&[*first, rows / (*first).max(1)], rest].concat())
+            }
+            Change::Flatten => {
+                let rows = shape.iter().take(2).try_fold(1i32, |n, &size| n.checked_mul(size));
+                let rest = shape.get(2..).unwrap_or_default();
+                tensor.reshape(&[&[rows.unwrap_or(-1)], rest].concat())
             }
         }
     }
@@ -307,12 +379,54 @@ mod tests {
         let fine = |found: Result<Vec<Vec<i32>>>| found.expect("it can be cut");
         assert_eq!(fine(cut(Cut::Even(2), &[4, 1])), [[0, 1], [2, 3]]);
         assert_eq!(fine(cut(Cut::Even(1), &[2, 2])), [[0, 2], [1, 3]]);
-        assert_eq!(fine(cut(Cut::Rows(vec![1, 3]), &[4, 1])), [vec![0], vec![1, 2, 3]]);
+        assert_eq!(fine(cut(Cut::Sizes(0, vec![1, 3]), &[4, 1])), [vec![0], vec![1, 2, 3]]);
+        assert_eq!(fine(cut(Cut::Sizes(1, vec![1, 2]), &[2, 3])), [vec![0, 3], vec![1, 2, 4, 5]]);
+        assert_eq!(fine(cut(Cut::Interleaved(2), &[4, 1])), [[0, 2], [1, 3]]);
+        assert_eq!(fine(cut(Cut::Interleaved(1), &[2, 2])), [[0, 2], [1, 3]]);
         assert!(cut(Cut::Even(2), &[3, 1]).is_err());
         assert!(cut(Cut::Even(3), &[4, 1]).is_err());
+        assert!(cut(Cut::Interleaved(2), &[3, 1]).is_err());
+        assert!(cut(Cut::Sizes(1, vec![1, 1]), &[4, 1]).is_err());
         for sizes in [vec![1, 2], vec![2, 3], vec![-1, 5], vec![4, 0]] {
-            assert!(cut(Cut::Rows(sizes.clone()), &[4, 1]).is_err(), "{sizes:?}");
+            assert!(cut(Cut::Sizes(0, sizes.clone()), &[4, 1]).is_err(), "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn tensors_are_changed_and_keep_their_names() {
+        let change = |change: Change, shape: &[i32]| {
+            let rules = [Rule::Change("*.w", change)];
+            let changed = apply(&rules, [("a.w".to_owned(), tensor(shape, 0))])?;
+            let (name, tensor) = changed.into_iter().next().expect("one");
+            assert_eq!(name, "a.w");
+            Ok::<_, Error>((tensor.shape().to_vec(), values(tensor)))
+        };
+        let fine = |found: Result<(Vec<i32>, Vec<i32>)>| found.expect("it can be changed");
+        let transposed = fine(change(Change::Transpose(&[1, 0]), &[2, 2]));
+        assert_eq!(transposed, (vec![2, 2], vec![0, 2, 1, 3]));
+        assert_eq!(fine(change(Change::Unflatten(3), &[6, 1])).0, [3, 2, 1]);
+        assert_eq!(fine(change(Change::Flatten, &[3, 2, 1])).0, [6, 1]);
+        for (wrong, shape) in [
+            (Change::Plus(1.0), &[2][..]),
+            (Change::Transpose(&[1, 0]), &[2]),
+            (Change::Unflatten(4), &[6, 1]),
+            (Change::Unflatten(0), &[6, 1]),
+            (Change::Unflatten(-2), &[6, 1]),
+        ] {
+            assert!(change(wrong.clone(), shape).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn names_tell_whose_layout_it_is() {
+        let names: Names =
+            [("l.0.conv.weight", vec![8, 1, 4]), ("l.1.w", vec![2])]
+                .map(|(name, shape)| (name.to_owned(), shape))
+                .into_iter()
+                .collect();
+        assert!(names.has("l.#.w") && !names.has("w"));
+        assert!(names.any("*.conv.weight", |shape| shape.get(1) == Some(&1)));
+        assert!(!names.any("*.w", |shape| shape.len() > 1));
     }
 
     #[test]

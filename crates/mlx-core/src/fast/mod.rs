@@ -117,6 +117,18 @@ pub enum Offset<'a> {
     Array(&'a Array),
 }
 
+impl From<i32> for Offset<'_> {
+    fn from(offset: i32) -> Self {
+        Offset::Int(offset)
+    }
+}
+
+impl<'a> From<&'a Array> for Offset<'a> {
+    fn from(offsets: &'a Array) -> Self {
+        Offset::Array(offsets)
+    }
+}
+
 /// Rotates pairs of elements by angles that grow with the position (RoFormer, arXiv 2104.09864).
 ///
 /// # Shape

@@ -32,16 +32,12 @@ impl KvRows {
         let Some(quantization) = quantization else {
             return Ok(KvRows::Dense(ops::zeros(&shape, dtype)?));
         };
-        let ([b, n, s, d], Quantization { group_size, bits, mode }) = (shape, quantization);
-        quantization.check()?;
-        let row_bits = i64::from(d) * i64::from(bits);
-        if mode != QuantMode::Affine || d % group_size != 0 || row_bits % 32 != 0 {
-            let text = format!("keys and values: rows of {d} cannot be {quantization}");
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        }
+        let [b, n, s, d] = shape;
+        let Quantization { group_size, bits, .. } = quantization;
+        check_packs(d, quantization)?;
         let factors = || ops::zeros(&[b, n, s, d / group_size], dtype);
         Ok(KvRows::Packed(Packed {
-            weight: ops::zeros(&[b, n, s, (row_bits / 32) as i32], Dtype::Uint32)?,
+            weight: ops::zeros(&[b, n, s, d / 32 * bits], Dtype::Uint32)?,
             scales: factors()?,
             biases: Some(factors()?),
             quantization,
@@ -51,8 +47,9 @@ impl KvRows {
     /// Packs rows.
     ///
     /// # Errors
-    /// When a row is not of whole groups.
+    /// When the format is not affine, or a row is not of whole groups.
     pub fn pack(rows: &Array, quantization: Quantization) -> Result<KvRows> {
+        check_packs(rows.dim(-1)?, quantization)?;
         Ok(KvRows::Packed(ops::quantize(rows, quantization)?))
     }
 
@@ -154,6 +151,17 @@ impl KvRows {
         let text = format!("keys and values: {self:?} do not fit each other");
         Err(Error::new(ErrorKind::InvalidArgument, text))
     }
+}
+
+/// Fails unless rows of `d` elements are whole groups of an affine format, and whole words.
+fn check_packs(d: i32, quantization: Quantization) -> Result<()> {
+    quantization.check()?;
+    let Quantization { group_size, mode, .. } = quantization;
+    if mode == QuantMode::Affine && d % group_size == 0 {
+        return Ok(());
+    }
+    let text = format!("keys and values: rows of {d} cannot be {quantization}");
+    Err(Error::new(ErrorKind::InvalidArgument, text))
 }
 
 /// Keys and values of the tokens seen so far, with room for more.

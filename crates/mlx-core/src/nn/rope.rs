@@ -41,14 +41,14 @@ impl Rope {
         Rope { dims, traditional: false, base, scale: 1.0, freqs: None, magnitude: 1.0 }
     }
 
-    /// Rotates, the first row being at position `offset`.
+    /// Rotates, the first row being at position `offset`, which is a number or `[B]`.
     ///
     /// # Shape
     /// `x: [B, H, L, D] → [B, H, L, D]`
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn forward(&self, x: &Array, offset: i32) -> Result<Array> {
+    pub fn forward<'a>(&self, x: &Array, offset: impl Into<Offset<'a>>) -> Result<Array> {
         let options = RopeOptions {
             dims: self.dims,
             traditional: self.traditional,
@@ -56,7 +56,7 @@ impl Rope {
             scale: self.scale,
             freqs: self.freqs.as_ref(),
         };
-        let offset = Offset::Int(offset);
+        let offset = offset.into();
         if kernels::has_rope(x, &options, &offset)? {
             return kernels::rope(x, options, offset, self.magnitude, rotate);
         }

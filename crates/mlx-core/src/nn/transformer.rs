@@ -312,7 +312,7 @@ impl MultiHeadAttention {
         let k = heads(self.key_proj.forward(keys)?)?;
         let v = heads(self.value_proj.forward(values)?)?;
         let scale = f64::from(q.dim(-1)?).recip().sqrt() as f32;
-        self.out_proj.forward(&attention(&q, &k, &v, scale, mask)?)
+        self.out_proj.forward(&attention(&q, &k, &v, scale, mask, None)?)
     }
 
     /// Returns a mask for `n` positions that is zero up to a query's own and the least number of

@@ -785,8 +785,8 @@ static CASES: &[Case] = cases! {
         fast::scaled_dot_product_attention(&f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, Some(&f(&[])));
         fast::scaled_dot_product_attention(&f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, Some(&f(&[5, 5])));
         fast::scaled_dot_product_attention(&of(&[1, 2, 3, 8], Dtype::Complex64), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, None);
-        nn::attention(&f(&[3, 8]), &f(&[3, 8]), &f(&[3, 8]), 1.0, AttentionMask::None);
-        nn::attention(&f(&[1, 2, 0, 8]), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None);
+        nn::attention(&f(&[3, 8]), &f(&[3, 8]), &f(&[3, 8]), 1.0, AttentionMask::None, None);
+        nn::attention(&f(&[1, 2, 0, 8]), &f(&[1, 2, 3, 8]), &f(&[1, 2, 3, 8]), 1.0, AttentionMask::None, None);
         fast::rms_norm(&f(&[]), None, 1e-5);
         fast::rms_norm(&f(&[2, 4]), Some(&f(&[2, 4])), 1e-5);
         fast::rms_norm(&of(&[2, 4], Dtype::Complex64), None, 1e-5);

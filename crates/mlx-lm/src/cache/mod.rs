@@ -1,22 +1,116 @@
-//! Key-value caches: what a model remembers of the tokens that it has seen.
+//! Caches: what the layers of a model remember of the tokens that they have seen.
 //!
 //! Keys and values are `[B, KV, S, D]`. A cache gives up its handle to the old arrays before it
 //! writes, so that MLX reuses their memory: a handle that stayed would make every step copy the
 //! whole cache.
 
 mod full;
+mod padding;
 mod quantized;
+mod recurrent;
 mod rotating;
 mod store;
 
 pub use full::FullCache;
+pub use padding::Padding;
 pub use quantized::QuantizedCache;
+pub use recurrent::RecurrentCache;
 pub use rotating::RotatingCache;
 
 use mlx_core::nn::KvStore;
-use mlx_core::{Array, Dtype, Quantization, Result};
+use mlx_core::{Array, Dtype, Error, ErrorKind, Quantization, Result};
 
 use crate::layers::mask::Mask;
+
+/// The memory of one layer.
+pub enum Cache {
+    /// Keys and values of each token.
+    Kv(Box<dyn KvCache>),
+    /// What a recurrence made of all tokens.
+    Recurrent(RecurrentCache),
+}
+
+impl Cache {
+    /// Makes a cache of keys and values: of the last `window` tokens, where there is a window.
+    pub fn kv(window: Option<i32>) -> Cache {
+        Cache::Kv(match window {
+            Some(window) => Box::new(RotatingCache::new(window)),
+            None => Box::new(FullCache::default()),
+        })
+    }
+
+    /// Returns the keys and values.
+    ///
+    /// # Errors
+    /// When it is the memory of another kind of layer.
+    pub fn as_kv(&mut self) -> Result<&mut dyn KvCache> {
+        match self {
+            Cache::Kv(cache) => Ok(cache.as_mut()),
+            Cache::Recurrent(_) => Err(of_another("keys and values", "a recurrence")),
+        }
+    }
+
+    /// Returns the memory of a recurrence.
+    ///
+    /// # Errors
+    /// When it is the memory of another kind of layer.
+    pub fn as_recurrent(&mut self) -> Result<&mut RecurrentCache> {
+        match self {
+            Cache::Recurrent(cache) => Ok(cache),
+            Cache::Kv(_) => Err(of_another("a recurrence", "keys and values")),
+        }
+    }
+
+    /// Returns how many places have gone through, those of padding among them.
+    pub fn offset(&self) -> i32 {
+        match self {
+            Cache::Kv(cache) => cache.offset(),
+            Cache::Recurrent(cache) => cache.offset(),
+        }
+    }
+
+    /// Says which places of the batch, whose first tokens are still to come, hold none.
+    pub fn pad(&mut self, padding: &Padding) {
+        match self {
+            Cache::Kv(cache) => cache.pad(padding),
+            Cache::Recurrent(cache) => cache.pad(padding),
+        }
+    }
+
+    /// Forgets the last `n` tokens; returns false and changes nothing where it cannot.
+    pub fn trim(&mut self, n: i32) -> bool {
+        match self {
+            Cache::Kv(cache) => cache.trim(n),
+            Cache::Recurrent(_) => n == 0,
+        }
+    }
+
+    /// Packs the keys and values that it has and those that come, where it has any.
+    ///
+    /// # Errors
+    /// When rows are not of whole groups.
+    pub fn quantize(&mut self, quantization: Quantization) -> Result<()> {
+        if let Cache::Kv(cache) = self
+            && let Some(packed) = cache.quantize(quantization)?
+        {
+            *cache = packed;
+        }
+        Ok(())
+    }
+
+    /// Returns the arrays to evaluate after a part of the prompt.
+    pub fn state(&self) -> Vec<&Array> {
+        match self {
+            Cache::Kv(cache) => cache.state(),
+            Cache::Recurrent(cache) => cache.state(),
+        }
+    }
+}
+
+fn of_another(needed: &str, found: &str) -> Error {
+    let text = format!("a layer needs a cache of {needed} and was given one of {found}");
+    Error::new(ErrorKind::InvalidArgument, text)
+}
 
 /// The memory of one attention layer.
 pub trait KvCache {
@@ -38,8 +132,17 @@ pub trait KvCache {
     /// Takes the arrays back that were lent, with new tokens.
     fn put_back(&mut self, _store: KvStore) {}
 
-    /// Returns the position of the next token.
+    /// Returns the place of the next token: its position, where there is no padding.
     fn offset(&self) -> i32;
+
+    /// Says which places of the batch, whose first tokens are still to come, hold none.
+    fn pad(&mut self, padding: &Padding);
+
+    /// Returns the position of the next token of each sequence, `[B]`, where they differ.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn offsets(&self) -> Result<Option<Array>>;
 
     /// Returns the mask for `n` new tokens, each seeing `window` tokens where there is a window.
     ///

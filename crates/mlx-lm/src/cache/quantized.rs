@@ -4,7 +4,7 @@ use mlx_core::nn::KvStore;
 use mlx_core::{Array, Quantization, Result};
 
 use super::store::Store;
-use super::{KvCache, NewRows};
+use super::{KvCache, NewRows, Padding};
 use crate::layers::mask::Mask;
 
 /// Keeps every token, keys and values packed in groups along each row, which takes about as many bits
@@ -44,8 +44,16 @@ impl KvCache for QuantizedCache {
         self.store.n_seen()
     }
 
+    fn pad(&mut self, padding: &Padding) {
+        self.store.pad(padding);
+    }
+
+    fn offsets(&self) -> Result<Option<Array>> {
+        self.store.offsets(self.offset())
+    }
+
     fn make_mask(&self, n: i32, window: Option<i32>) -> Result<Mask> {
-        Ok(Mask::of(self.offset(), n, window))
+        self.store.mask([self.offset(), self.offset(), n], window)
     }
 
     fn trim(&mut self, n: i32) -> bool {

@@ -4,7 +4,7 @@ use mlx_core::nn::KvStore;
 use mlx_core::{Array, Quantization, Result};
 
 use super::store::Store;
-use super::{KvCache, NewRows};
+use super::{KvCache, NewRows, Padding};
 use crate::layers::mask::Mask;
 
 /// Keeps the last `max_size` tokens, and of a prompt's part also what the first of its tokens sees.
@@ -60,9 +60,17 @@ impl KvCache for RotatingCache {
         self.offset
     }
 
+    fn pad(&mut self, padding: &Padding) {
+        self.store.pad(padding);
+    }
+
+    fn offsets(&self) -> Result<Option<Array>> {
+        self.store.offsets(self.offset)
+    }
+
     fn make_mask(&self, n: i32, window: Option<i32>) -> Result<Mask> {
         let before = self.offset.min(self.max_size - 1);
-        Ok(Mask::of(before, n, Some(window.unwrap_or(self.max_size))))
+        self.store.mask([before, self.offset, n], Some(window.unwrap_or(self.max_size)))
     }
 
     fn trim(&mut self, n: i32) -> bool {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use mlx_core::nn::{KvRows, KvStore};
 use mlx_core::{Array, Dtype, Error, ErrorKind, Quantization, Result, ops};
 
-use super::NewRows;
+use super::{NewRows, Padding};
+use crate::layers::mask::Mask;
 
 /// Rows that the memory grows by.
 const STEP: i32 = 256;
@@ -25,6 +26,7 @@ pub(super) struct Store {
     skipped: Range<i32>,
     /// Whether rows from `len` on may be seen by what was handed out.
     is_trimmed: bool,
+    padding: Option<Padding>,
 }
 
 impl Store {
@@ -45,6 +47,28 @@ impl Store {
             true if excess == 0 => {}
             true => self.skipped = keep..keep + excess,
             false => self.skipped.end += excess,
+        }
+    }
+
+    /// Says which places of the batch hold no token.
+    pub(super) fn pad(&mut self, padding: &Padding) {
+        self.padding = Some(padding.clone());
+    }
+
+    /// Returns the position of what is at a place, for each sequence where they differ.
+    pub(super) fn offsets(&self, place: i32) -> Result<Option<Array>> {
+        self.padding.as_ref().map(|padding| padding.positions(place)).transpose()
+    }
+
+    /// Returns the mask of `n` tokens behind `place` others, of which the last `before` are seen.
+    pub(super) fn mask(
+        &self,
+        [before, place, n]: [i32; 3],
+        window: Option<i32>,
+    ) -> Result<Mask> {
+        match &self.padding {
+            None => Ok(Mask::of(before, n, window)),
+            Some(padding) => padding.mask(n, before + n, place - before, window),
         }
     }
 

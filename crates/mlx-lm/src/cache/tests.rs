@@ -184,7 +184,7 @@ fn a_quantized_cache_attends_to_what_its_rows_stand_for() -> Result<()> {
                 let mask = unpacked.make_mask(n, None)?;
                 let (k, v) = unpacked.update_and_fetch(&rows, &rows)?;
                 let expected = mask.with_attention([n, k.dim(2)?], |mask| {
-                    nn::attention(&rows, &k, &v, 0.2, mask)
+                    nn::attention(&rows, &k, &v, 0.2, mask, None)
                 })?;
                 let off = ours.subtract(&expected)?.abs()?.max(.., false)?.item::<f32>()?;
                 assert!(off < 1e-5, "{bits} bits: {off}");

@@ -4,13 +4,14 @@ use mlx_core::nn::{Embedding, Linear, Module, RmsNorm, Visitor, VisitorMut};
 use mlx_core::{Array, Weights};
 use serde::Deserialize;
 
-use super::attention::{Attention, AttentionArgs, QkNorm};
+use super::attention::{Attention, AttentionArgs};
 use super::check_size;
-use super::mask::Mask;
-use super::mlp::Mlp;
+use super::mask::{Mask, Masks};
+use super::mixer::Mixer;
+use super::mlp::{Mlp, MlpArgs};
 use super::moe::{Moe, MoeArgs};
 use super::rope::{RopeArgs, RopeScaling};
-use crate::cache::{FullCache, KvCache, RotatingCache};
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::models::LanguageModel;
 
@@ -49,49 +50,46 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
-    /// Returns the plain decoder of these settings: no biases, no head norms, no windows, no experts.
+    /// Returns attention as these settings have it: no biases and no norms.
     ///
     /// # Errors
     /// When neither the settings nor the family give the rotary base.
-    pub fn args(&self, w: &Weights, rope_theta: Option<f32>) -> Result<DecoderArgs> {
+    pub fn attention(&self, rope_theta: Option<f32>) -> Result<AttentionArgs> {
         let head_dim = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1));
+        let n_kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
         let scaling = self.rope_scaling.clone().or(self.rope_parameters.clone());
         let written = self.rope_parameters.as_ref().and_then(RopeScaling::rope_theta);
         let theta = self.rope_theta.or(written).or(rope_theta);
-        let layer = LayerArgs {
-            attention: AttentionArgs {
-                hidden_size: self.hidden_size,
-                n_heads: self.num_attention_heads,
-                n_kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
-                head_dim,
-                qkv_bias: false,
-                o_bias: false,
-                qk_norm: QkNorm::None,
-                rope: RopeArgs {
-                    dims: head_dim,
-                    theta: theta
-                        .ok_or_else(|| Error::format("config.json", "\"rope_theta\" is missing"))?,
-                    traditional: self.rope_traditional,
-                    scaling,
-                    max_position_embeddings: self.max_position_embeddings,
-                },
-                query_scale: None,
-            },
-            window: None,
-            feed_forward: FeedForwardArgs::Dense {
-                intermediate_size: self.intermediate_size,
-                bias: false,
-            },
-        };
-        Ok(DecoderArgs {
+        Ok(AttentionArgs {
+            rope: Some(RopeArgs {
+                dims: head_dim,
+                theta: theta
+                    .ok_or_else(|| Error::format("config.json", "\"rope_theta\" is missing"))?,
+                traditional: self.rope_traditional,
+                scaling,
+                max_position_embeddings: self.max_position_embeddings,
+            }),
+            ..AttentionArgs::new(self.hidden_size, self.num_attention_heads, n_kv_heads, head_dim)
+        })
+    }
+
+    /// Returns feed-forward layers as these settings have them: no biases.
+    pub fn mlp(&self) -> MlpArgs {
+        MlpArgs::new(self.intermediate_size)
+    }
+
+    /// Returns the decoder of these settings with the layers that `layer` gives for their numbers.
+    pub fn decoder(&self, w: &Weights, layer: impl FnMut(usize) -> LayerArgs) -> DecoderArgs {
+        DecoderArgs {
             hidden_size: self.hidden_size,
-            layers: vec![layer; self.num_hidden_layers.min(MAX_LAYERS + 1)],
+            layers: (0..self.num_hidden_layers.min(MAX_LAYERS + 1)).map(layer).collect(),
             rms_norm_eps: self.rms_norm_eps,
             vocab_size: self.vocab_size,
             tie_word_embeddings: self
                 .tie_word_embeddings
                 .unwrap_or_else(|| !w.contains("lm_head.weight")),
-        })
+            embedding_scale: None,
+        }
     }
 }
 
@@ -108,31 +106,98 @@ pub struct DecoderArgs {
     pub vocab_size: i32,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
+    /// Factor on the embeddings, rounded to their type.
+    pub embedding_scale: Option<f32>,
 }
 
 /// What a layer is made from.
 #[derive(Clone, Debug)]
 pub struct LayerArgs {
-    /// Attention; its `hidden_size` is the decoder's.
-    pub attention: AttentionArgs,
+    /// What lets a token know of others; its `hidden_size` is the decoder's.
+    pub mixer: MixerArgs,
     /// How many tokens a token sees; all before it where it is absent.
     pub window: Option<i32>,
-    /// What follows attention.
+    /// What follows.
     pub feed_forward: FeedForwardArgs,
+    /// Where norms are.
+    pub norms: Norms,
+}
+
+impl LayerArgs {
+    /// Returns a layer that sees all tokens, with norms before its parts.
+    pub fn new(mixer: impl Into<MixerArgs>, feed_forward: impl Into<FeedForwardArgs>) -> LayerArgs {
+        LayerArgs {
+            mixer: mixer.into(),
+            window: None,
+            feed_forward: feed_forward.into(),
+            norms: Norms::Before,
+        }
+    }
+}
+
+/// Where the norms of a layer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norms {
+    /// Before each part: `input_layernorm` and `post_attention_layernorm`.
+    Before,
+    /// Also behind each, before its sum with the input (Gemma 2): `post_attention_layernorm`,
+    /// `pre_feedforward_layernorm` and `post_feedforward_layernorm`.
+    Around,
+}
+
+/// What a mixer is made from.
+#[derive(Clone, Debug)]
+pub enum MixerArgs {
+    /// Attention, `self_attn`.
+    Attention(AttentionArgs),
+}
+
+impl MixerArgs {
+    fn check(&self) -> Result<()> {
+        match self {
+            MixerArgs::Attention(args) => args.check(),
+        }
+    }
+
+    fn make(&self, w: &Weights) -> Result<Box<dyn Mixer>> {
+        Ok(match self {
+            MixerArgs::Attention(args) => Box::new(Attention::new(&w.at("self_attn"), args)?),
+        })
+    }
+
+    /// The name of the layer, by which its tensors are found.
+    fn name(&self) -> &'static str {
+        match self {
+            MixerArgs::Attention(_) => "self_attn",
+        }
+    }
+}
+
+impl From<AttentionArgs> for MixerArgs {
+    fn from(args: AttentionArgs) -> MixerArgs {
+        MixerArgs::Attention(args)
+    }
 }
 
 /// What a feed-forward layer is made from.
 #[derive(Clone, Debug)]
 pub enum FeedForwardArgs {
     /// One for all tokens, `mlp`.
-    Dense {
-        /// Size between its projections.
-        intermediate_size: i32,
-        /// Whether these have a bias.
-        bias: bool,
-    },
+    Dense(MlpArgs),
     /// Experts.
     Experts(MoeArgs),
+}
+
+impl From<MlpArgs> for FeedForwardArgs {
+    fn from(args: MlpArgs) -> FeedForwardArgs {
+        FeedForwardArgs::Dense(args)
+    }
+}
+
+impl From<MoeArgs> for FeedForwardArgs {
+    fn from(args: MoeArgs) -> FeedForwardArgs {
+        FeedForwardArgs::Experts(args)
+    }
 }
 
 /// Layers beyond this are a broken configuration, not a model.
@@ -147,29 +212,27 @@ impl DecoderArgs {
             let text = format!("{} layers", self.layers.len());
             return Err(Error::format("config.json", text));
         }
-        self.layers.iter().try_for_each(LayerArgs::check)
+        self.layers.iter().try_for_each(|layer| {
+            check_size("sliding_window", layer.window.unwrap_or(1))?;
+            layer.mixer.check()?;
+            layer.feed_forward.check()
+        })
     }
 }
 
-impl LayerArgs {
-    fn check(&self) -> Result<()> {
-        let AttentionArgs { hidden_size, n_heads, n_kv_heads, head_dim, .. } = self.attention;
-        check_size("hidden_size", hidden_size)?;
-        check_size("num_attention_heads", n_heads)?;
-        check_size("num_key_value_heads", n_kv_heads)?;
-        check_size("head_dim", head_dim)?;
-        check_size("sliding_window", self.window.unwrap_or(1))?;
-        if n_heads.checked_mul(head_dim).is_none() || n_heads % n_kv_heads != 0 {
-            return Err(Error::format(
-                "config.json",
-                format!(
-                    "{n_heads} heads of size {head_dim} do not go with {n_kv_heads} key-value heads"
-                ),
-            ));
+impl FeedForwardArgs {
+    /// The name of the layer, by which its tensors are found.
+    fn name(&self) -> &'static str {
+        match self {
+            FeedForwardArgs::Dense(_) => "mlp",
+            FeedForwardArgs::Experts(experts) => experts.name,
         }
-        match &self.feed_forward {
-            FeedForwardArgs::Dense { intermediate_size, .. } => {
-                check_size("intermediate_size", *intermediate_size)
+    }
+
+    fn check(&self) -> Result<()> {
+        match self {
+            FeedForwardArgs::Dense(mlp) => {
+                check_size("intermediate_size", mlp.intermediate_size)
             }
             FeedForwardArgs::Experts(experts) => experts.check(),
         }
@@ -184,13 +247,10 @@ enum FeedForward {
 
 impl FeedForward {
     fn new(w: &Weights, dim: i32, args: &FeedForwardArgs) -> Result<Self> {
+        let w = w.at(args.name());
         Ok(match args {
-            FeedForwardArgs::Dense { intermediate_size, bias } => FeedForward::Dense(Box::new(
-                Mlp::new(&w.at("mlp"), dim, *intermediate_size, *bias)?,
-            )),
-            FeedForwardArgs::Experts(experts) => {
-                FeedForward::Experts(Box::new(Moe::new(&w.at(experts.name), dim, experts)?))
-            }
+            FeedForwardArgs::Dense(mlp) => FeedForward::Dense(Box::new(Mlp::new(&w, dim, mlp)?)),
+            FeedForwardArgs::Experts(moe) => FeedForward::Experts(Box::new(Moe::new(&w, dim, moe)?)),
         })
     }
 
@@ -219,15 +279,43 @@ impl Module for FeedForward {
 }
 
 struct TransformerBlock {
-    self_attn: Attention,
+    mixer: Box<dyn Mixer>,
+    mixer_name: &'static str,
     mlp: FeedForward,
-    input_layernorm: RmsNorm,
-    post_attention_layernorm: RmsNorm,
+    mlp_name: &'static str,
+    norms: LayerNorms,
     window: Option<i32>,
 }
 
+impl Module for TransformerBlock {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.child(self.mixer_name, &self.mixer);
+        visitor.child(self.mlp_name, &self.mlp);
+        self.norms.visit(visitor);
+    }
+
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_>) -> mlx_core::Result<()> {
+        visitor.child(self.mixer_name, &mut self.mixer)?;
+        visitor.child(self.mlp_name, &mut self.mlp)?;
+        self.norms.visit_mut(visitor)
+    }
+}
+
+/// The norms of a layer; those around the feed-forward layer are not in all.
+struct LayerNorms {
+    input_layernorm: RmsNorm,
+    post_attention_layernorm: RmsNorm,
+    pre_feedforward_layernorm: Option<RmsNorm>,
+    post_feedforward_layernorm: Option<RmsNorm>,
+}
+
 mlx_core::module! {
-    TransformerBlock { self_attn, mlp, input_layernorm, post_attention_layernorm }
+    LayerNorms {
+        input_layernorm,
+        post_attention_layernorm,
+        pre_feedforward_layernorm,
+        post_feedforward_layernorm,
+    }
     Decoder {
         "model.embed_tokens" => embed_tokens,
         "model.layers" => layers,
@@ -237,27 +325,44 @@ mlx_core::module! {
 }
 
 impl TransformerBlock {
-    fn new(w: &Weights, args: &LayerArgs, eps: f32) -> Result<Self> {
-        let dim = args.attention.hidden_size;
+    fn new(w: &Weights, dim: i32, args: &LayerArgs, eps: f32) -> Result<Self> {
+        let around = |name| match args.norms {
+            Norms::Before => Ok(None),
+            Norms::Around => w.rms_norm(name, dim, eps).map(Some),
+        };
         Ok(TransformerBlock {
-            self_attn: Attention::new(&w.at("self_attn"), &args.attention)?,
+            mixer: args.mixer.make(w)?,
+            mixer_name: args.mixer.name(),
             mlp: FeedForward::new(w, dim, &args.feed_forward)?,
-            input_layernorm: w.rms_norm("input_layernorm", dim, eps)?,
-            post_attention_layernorm: w.rms_norm("post_attention_layernorm", dim, eps)?,
+            mlp_name: args.feed_forward.name(),
+            norms: LayerNorms {
+                input_layernorm: w.rms_norm("input_layernorm", dim, eps)?,
+                post_attention_layernorm: w.rms_norm("post_attention_layernorm", dim, eps)?,
+                pre_feedforward_layernorm: around("pre_feedforward_layernorm")?,
+                post_feedforward_layernorm: around("post_feedforward_layernorm")?,
+            },
             window: args.window,
         })
     }
 
-    fn forward(&self, x: &Array, mask: &Mask, cache: &mut dyn KvCache) -> mlx_core::Result<Array> {
-        let r = self.self_attn.forward(&self.input_layernorm.forward(x)?, mask, cache)?;
-        let (h, normed) = self.post_attention_layernorm.forward_add(x, &r)?;
-        h + self.mlp.forward(&normed)?
+    fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> mlx_core::Result<Array> {
+        let norms = &self.norms;
+        let r = self.mixer.forward(&norms.input_layernorm.forward(x)?, mask, cache)?;
+        let (Some(before), Some(behind)) =
+            (&norms.pre_feedforward_layernorm, &norms.post_feedforward_layernorm)
+        else {
+            let (h, normed) = norms.post_attention_layernorm.forward_add(x, &r)?;
+            return h + self.mlp.forward(&normed)?;
+        };
+        let (h, normed) = before.forward_add(x, &norms.post_attention_layernorm.forward(&r)?)?;
+        h + behind.forward(&self.mlp.forward(&normed)?)?
     }
 }
 
 /// A decoder with its embedding and output head.
 pub struct Decoder {
     embed_tokens: Embedding,
+    embedding_scale: Option<f32>,
     layers: Vec<TransformerBlock>,
     norm: RmsNorm,
     lm_head: Option<Linear>,
@@ -278,8 +383,9 @@ impl Decoder {
         };
         Ok(Decoder {
             embed_tokens: model.embedding("embed_tokens", vocab, dim)?,
+            embedding_scale: args.embedding_scale,
             layers: model.layers("layers", args.layers.len(), |w, i| {
-                TransformerBlock::new(w, &args.layers[i], args.rms_norm_eps)
+                TransformerBlock::new(w, dim, &args.layers[i], args.rms_norm_eps)
             })?,
             norm: model.rms_norm("norm", dim, args.rms_norm_eps)?,
             lm_head,
@@ -288,18 +394,15 @@ impl Decoder {
 }
 
 impl LanguageModel for Decoder {
-    fn forward(&self, tokens: &Array, caches: &mut [Box<dyn KvCache>]) -> mlx_core::Result<Array> {
+    fn forward(&self, tokens: &Array, caches: &mut [Cache]) -> mlx_core::Result<Array> {
         let mut h = self.embed_tokens.forward(tokens)?;
+        if let Some(scale) = self.embedding_scale {
+            h = (&h * Array::from(scale).astype(h.dtype())?)?;
+        }
         let n = tokens.dim(1)?;
-        // One mask for each kind of layer, made when the first of its kind needs it.
-        let (mut full, mut sliding) = (None, None);
+        let mut masks = Masks::default();
         for (layer, cache) in self.layers.iter().zip(caches) {
-            let mask = if layer.window.is_some() { &mut sliding } else { &mut full };
-            let mask = match mask {
-                Some(mask) => mask,
-                None => mask.insert(cache.make_mask(n, layer.window)?),
-            };
-            h = layer.forward(&h, mask, cache.as_mut())?;
+            h = layer.forward(&h, masks.of(cache, n, layer.window)?, cache)?;
         }
         self.norm.forward(&h)
     }
@@ -311,13 +414,7 @@ impl LanguageModel for Decoder {
         }
     }
 
-    fn make_cache(&self) -> Vec<Box<dyn KvCache>> {
-        let cache = |layer: &TransformerBlock| -> Box<dyn KvCache> {
-            match layer.window {
-                Some(window) => Box::new(RotatingCache::new(window)),
-                None => Box::new(FullCache::default()),
-            }
-        };
-        self.layers.iter().map(cache).collect()
+    fn make_cache(&self) -> Vec<Cache> {
+        self.layers.iter().map(|layer| layer.mixer.make_cache(layer.window)).collect()
     }
 }

@@ -3,6 +3,8 @@
 use mlx_core::fast::AttentionMask;
 use mlx_core::{Array, NewAxis, Result};
 
+use crate::cache::Cache;
+
 /// A mask made once for all layers that share it.
 #[derive(Clone, Debug)]
 pub enum Mask {
@@ -41,6 +43,28 @@ impl Mask {
             Mask::Window(window) => f(AttentionMask::Array(&causal_mask(l, s - l, Some(*window))?)),
             Mask::Array(mask) => f(AttentionMask::Array(mask)),
         }
+    }
+}
+
+/// The masks of the layers of a model, made when the first layer of a kind needs one.
+#[derive(Default)]
+pub struct Masks(Vec<(Option<i32>, Mask)>);
+
+impl Masks {
+    /// Returns the mask of a layer with this window, for `n` tokens behind those of its cache.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn of(&mut self, cache: &Cache, n: i32, window: Option<i32>) -> Result<&Mask> {
+        let Cache::Kv(cache) = cache else { return Ok(&Mask::None) };
+        let i = match self.0.iter().position(|(other, _)| *other == window) {
+            Some(i) => i,
+            None => {
+                self.0.push((window, cache.make_mask(n, window)?));
+                self.0.len() - 1
+            }
+        };
+        Ok(&self.0[i].1)
     }
 }
 

@@ -5,11 +5,30 @@ use mlx_core::{Array, Weights};
 
 use crate::error::Result;
 
-/// `down(silu(gate(x)) * up(x))` (SwiGLU, arXiv 2002.05202).
+/// What a gated feed-forward layer is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct MlpArgs {
+    /// Size between its projections.
+    pub intermediate_size: i32,
+    /// Whether these have a bias.
+    pub bias: bool,
+    /// What gates them.
+    pub activation: GatedActivation,
+}
+
+impl MlpArgs {
+    /// Returns a SwiGLU without biases.
+    pub fn new(intermediate_size: i32) -> MlpArgs {
+        MlpArgs { intermediate_size, bias: false, activation: GatedActivation::Silu }
+    }
+}
+
+/// `down(activation(gate(x)) * up(x))` (arXiv 2002.05202).
 pub struct Mlp {
     gate_proj: Linear,
     down_proj: Linear,
     up_proj: Linear,
+    activation: GatedActivation,
 }
 
 mlx_core::module! { Mlp { gate_proj, down_proj, up_proj } }
@@ -19,11 +38,13 @@ impl Mlp {
     ///
     /// # Errors
     /// When a tensor cannot be read.
-    pub fn new(w: &Weights, dim: i32, hidden_dim: i32, bias: bool) -> Result<Self> {
+    pub fn new(w: &Weights, dim: i32, args: &MlpArgs) -> Result<Self> {
+        let MlpArgs { intermediate_size, bias, activation } = *args;
         Ok(Mlp {
-            gate_proj: w.linear("gate_proj", dim, hidden_dim, bias)?,
-            down_proj: w.linear("down_proj", hidden_dim, dim, bias)?,
-            up_proj: w.linear("up_proj", dim, hidden_dim, bias)?,
+            gate_proj: w.linear("gate_proj", dim, intermediate_size, bias)?,
+            down_proj: w.linear("down_proj", intermediate_size, dim, bias)?,
+            up_proj: w.linear("up_proj", dim, intermediate_size, bias)?,
+            activation,
         })
     }
 
@@ -36,6 +57,6 @@ impl Mlp {
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array) -> mlx_core::Result<Array> {
         let (gate, up) = (&self.gate_proj, &self.up_proj);
-        self.down_proj.forward(&Linear::forward_gated(gate, up, x, GatedActivation::Silu)?)
+        self.down_proj.forward(&Linear::forward_gated(gate, up, x, self.activation)?)
     }
 }

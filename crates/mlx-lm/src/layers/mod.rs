@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod decoder;
 pub mod mask;
+pub mod mixer;
 pub mod mlp;
 pub mod moe;
 pub mod rope;

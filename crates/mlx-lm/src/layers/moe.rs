@@ -1,10 +1,10 @@
 //! Mixtures of experts: feed-forward layers of which each token uses some.
 
-use mlx_core::nn::{GatedActivation, Linear, Param, SwitchGlu};
+use mlx_core::nn::{GatedActivation, Linear, Module, Param, SwitchGlu, Visitor, VisitorMut};
 use mlx_core::{Array, Dtype, Weights, ops};
 
 use super::check_size;
-use super::mlp::Mlp;
+use super::mlp::{Mlp, MlpArgs};
 use crate::error::{Error, Result};
 
 /// How tokens are given to experts, from the router's outputs.
@@ -51,12 +51,48 @@ pub struct MoeArgs {
     pub top_k: i32,
     /// How these are chosen.
     pub router: Router,
-    /// Size between the projections of `shared_experts`, to which every token goes, where there are
-    /// any.
-    pub shared_size: Option<i32>,
+    /// The experts to which every token goes, where there are any.
+    pub shared: Option<SharedArgs>,
+    /// What the experts apply.
+    pub activation: GatedActivation,
+    /// Whether the router and the experts have biases.
+    pub bias: bool,
+}
+
+/// What experts to which every token goes are made from.
+#[derive(Clone, Debug)]
+pub struct SharedArgs {
+    /// The name of the layer, from that of all experts.
+    pub name: &'static str,
+    /// Size between its projections.
+    pub intermediate_size: i32,
+    /// Whether a sigmoid of the token, by `shared_expert_gate`, says how much they count.
+    pub has_gate: bool,
+}
+
+impl SharedArgs {
+    /// Returns `shared_experts` as large as `n` of so much.
+    pub fn experts(n: i32, intermediate_size: i32) -> SharedArgs {
+        let intermediate_size = intermediate_size.saturating_mul(n);
+        SharedArgs { name: "shared_experts", intermediate_size, has_gate: false }
+    }
 }
 
 impl MoeArgs {
+    /// Returns SwiGLU experts `mlp` without biases, and without those to which every token goes.
+    pub fn new(n_experts: i32, top_k: i32, intermediate_size: i32, router: Router) -> MoeArgs {
+        MoeArgs {
+            name: "mlp",
+            intermediate_size,
+            n_experts,
+            top_k,
+            router,
+            shared: None,
+            activation: GatedActivation::Silu,
+            bias: false,
+        }
+    }
+
     /// Refuses numbers that no model has.
     ///
     /// # Errors
@@ -68,7 +104,7 @@ impl MoeArgs {
             let text = format!("{} of {} experts for each token", self.top_k, self.n_experts);
             return Err(Error::format("config.json", text));
         }
-        check_size("shared_experts", self.shared_size.unwrap_or(1))?;
+        check_size("shared_experts", self.shared.as_ref().map_or(1, |s| s.intermediate_size))?;
         let Router::Sigmoid(SigmoidRouter { n_group, topk_group, .. }) = self.router else {
             return Ok(());
         };
@@ -86,14 +122,32 @@ impl MoeArgs {
 pub struct Moe {
     gate: Linear,
     switch_mlp: SwitchGlu,
-    shared_experts: Option<Mlp>,
+    shared: Option<Mlp>,
+    shared_name: &'static str,
+    shared_gate: Option<Linear>,
     /// `[N]`
     correction: Option<Param>,
     top_k: i32,
     router: Router,
 }
 
-mlx_core::module! { Moe { gate, switch_mlp, shared_experts, "e_score_correction_bias" => correction } }
+impl Module for Moe {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.child("gate", &self.gate);
+        visitor.child("switch_mlp", &self.switch_mlp);
+        visitor.child(self.shared_name, &self.shared);
+        visitor.child("shared_expert_gate", &self.shared_gate);
+        visitor.child("e_score_correction_bias", &self.correction);
+    }
+
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_>) -> mlx_core::Result<()> {
+        visitor.child("gate", &mut self.gate)?;
+        visitor.child("switch_mlp", &mut self.switch_mlp)?;
+        visitor.child(self.shared_name, &mut self.shared)?;
+        visitor.child("shared_expert_gate", &mut self.shared_gate)?;
+        visitor.child("e_score_correction_bias", &mut self.correction)
+    }
+}
 
 impl Moe {
     /// Takes the weights.
@@ -101,22 +155,27 @@ impl Moe {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn new(w: &Weights, dim: i32, args: &MoeArgs) -> Result<Self> {
-        let MoeArgs { intermediate_size, n_experts, top_k, .. } = *args;
-        let silu = GatedActivation::Silu;
+        let MoeArgs { intermediate_size, n_experts, top_k, activation, bias, .. } = *args;
+        let shared = args.shared.as_ref();
+        let has_shared_gate = shared.is_some_and(|shared| shared.has_gate);
         Ok(Moe {
-            gate: w.linear("gate", dim, n_experts, false)?,
+            gate: w.linear("gate", dim, n_experts, bias)?,
             switch_mlp: w.switch_glu(
                 "switch_mlp",
                 dim,
                 intermediate_size,
                 n_experts,
-                silu,
-                false,
+                activation,
+                bias,
             )?,
-            shared_experts: args
-                .shared_size
-                .map(|size| Mlp::new(&w.at("shared_experts"), dim, size, false))
+            shared: shared
+                .map(|args| Mlp::new(&w.at(args.name), dim, &MlpArgs::new(args.intermediate_size)))
                 .transpose()?,
+            shared_name: shared.map_or("shared_experts", |shared| shared.name),
+            shared_gate: match has_shared_gate {
+                true => Some(w.linear("shared_expert_gate", dim, 1, false)?),
+                false => None,
+            },
             correction: match &args.router {
                 Router::Sigmoid(router) => Some(w.param(router.bias, &[n_experts])?),
                 _ => None,
@@ -137,9 +196,11 @@ impl Moe {
         let (chosen, weights) = self.route(x)?;
         let y = self.switch_mlp.forward(x, &chosen)?;
         let y = (y * weights.expand_dims(-1))?.sum(-2, false)?.astype(x.dtype())?;
-        match &self.shared_experts {
-            Some(shared) => y + shared.forward(x)?,
-            None => Ok(y),
+        let Some(shared) = &self.shared else { return Ok(y) };
+        let shared = shared.forward(x)?;
+        match &self.shared_gate {
+            Some(gate) => y + (gate.forward(x)?.sigmoid()? * shared)?,
+            None => y + shared,
         }
     }
 
@@ -228,14 +289,7 @@ mod tests {
 
     #[test]
     fn numbers_that_no_model_has_are_refused() {
-        let args = |top_k, router| MoeArgs {
-            name: "mlp",
-            intermediate_size: 8,
-            n_experts: 6,
-            top_k,
-            router,
-            shared_size: None,
-        };
+        let args = |top_k, router| MoeArgs::new(6, top_k, 8, router);
         let sigmoid = |n_group, topk_group| Router::Sigmoid(router(n_group, topk_group));
         for top_k in [0, -1, 7] {
             assert!(args(top_k, Router::SoftmaxOfChosen).check().is_err(), "{top_k}");

@@ -11,9 +11,9 @@ use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::QkNorm;
-use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
-use crate::layers::moe::{MoeArgs, Router, SigmoidRouter};
-use crate::rules::Rule;
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
+use crate::layers::moe::{MoeArgs, Router, SharedArgs, SigmoidRouter};
+use crate::rules::{Names, Rule};
 
 pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
 
@@ -38,8 +38,8 @@ struct Config {
 }
 
 /// Layers behind the last predict further tokens.
-fn rules(config: &ModelConfig) -> Vec<Rule> {
-    let mut rules = usual_rules(config);
+fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
+    let mut rules = usual_rules(config, names);
     if let Ok(Config { base, .. }) = config.parse::<Config>() {
         rules.push(Rule::DropFrom("model.layers.%.*", base.num_hidden_layers));
     }
@@ -49,33 +49,33 @@ fn rules(config: &ModelConfig) -> Vec<Rule> {
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: Config = config.parse()?;
-    let mut args = config.base.args(w, None)?;
-    let experts = MoeArgs {
-        name: "mlp",
-        intermediate_size: config.moe_intermediate_size,
-        n_experts: config.n_routed_experts,
-        top_k: config.num_experts_per_tok,
-        router: Router::Sigmoid(SigmoidRouter {
-            bias: "gate.e_score_correction_bias",
-            wide_input: false,
-            n_group: config.n_group,
-            topk_group: config.topk_group,
-            normalize: config.norm_topk_prob,
-            scale: config.routed_scaling_factor,
-        }),
-        shared_size: config
-            .n_shared_experts
-            .map(|n| n.saturating_mul(config.moe_intermediate_size)),
-    };
-    for (i, layer) in args.layers.iter_mut().enumerate() {
-        layer.attention.qkv_bias = config.attention_bias;
-        layer.attention.rope = layer.attention.rope.partial(config.partial_rotary_factor)?;
-        if config.use_qk_norm {
-            layer.attention.qk_norm = QkNorm::Heads(config.base.rms_norm_eps);
-        }
-        if i >= config.first_k_dense_replace {
-            layer.feed_forward = FeedForwardArgs::Experts(experts.clone());
-        }
+    let base = &config.base;
+    let mut attention = base.attention(None)?.partial(config.partial_rotary_factor)?;
+    attention.qkv_bias = config.attention_bias;
+    if config.use_qk_norm {
+        attention.qk_norm = QkNorm::Heads(base.rms_norm_eps);
     }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    let router = SigmoidRouter {
+        bias: "gate.e_score_correction_bias",
+        wide_input: false,
+        n_group: config.n_group,
+        topk_group: config.topk_group,
+        normalize: config.norm_topk_prob,
+        scale: config.routed_scaling_factor,
+    };
+    let size = config.moe_intermediate_size;
+    let experts = MoeArgs {
+        shared: config.n_shared_experts.map(|n| SharedArgs::experts(n, size)),
+        ..MoeArgs::new(
+            config.n_routed_experts,
+            config.num_experts_per_tok,
+            size,
+            Router::Sigmoid(router),
+        )
+    };
+    let layer = |i| match i >= config.first_k_dense_replace {
+        true => LayerArgs::new(attention.clone(), experts.clone()),
+        false => LayerArgs::new(attention.clone(), base.mlp()),
+    };
+    Ok(Box::new(Decoder::new(w, &base.decoder(w, layer))?))
 }

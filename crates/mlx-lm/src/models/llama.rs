@@ -10,7 +10,9 @@ use serde::Deserialize;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::layers::decoder::{Decoder, DecoderArgs, DecoderConfig, FeedForwardArgs};
+use crate::layers::attention::{AttentionArgs, QueryScale};
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
+use crate::layers::mlp::MlpArgs;
 
 pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
 
@@ -26,25 +28,33 @@ struct Config {
     sliding_window: Option<i32>,
 }
 
-pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
-    Ok(Box::new(Decoder::new(w, &args(w, config)?)?))
+fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
+    build_with(w, config, None)
 }
 
-pub(super) fn args(w: &Weights, config: &ModelConfig) -> Result<DecoderArgs> {
+/// Builds a model whose queries have a factor.
+pub(super) fn build_with(
+    w: &Weights,
+    config: &ModelConfig,
+    query_scale: Option<QueryScale>,
+) -> Result<Box<dyn LanguageModel>> {
     let config: Config = config.parse()?;
-    let mut args = config.base.args(w, Some(10_000.0))?;
+    let base = &config.base;
+    let attention = AttentionArgs {
+        qkv_bias: config.attention_bias,
+        o_bias: config.attention_bias,
+        query_scale,
+        ..base.attention(Some(10_000.0))?
+    };
+    let mlp = MlpArgs { bias: config.mlp_bias, ..base.mlp() };
     let types = config.layer_types.unwrap_or_default();
-    for (i, layer) in args.layers.iter_mut().enumerate() {
-        layer.attention.qkv_bias = config.attention_bias;
-        layer.attention.o_bias = config.attention_bias;
-        if let FeedForwardArgs::Dense { bias, .. } = &mut layer.feed_forward {
-            *bias = config.mlp_bias;
-        }
-        if types.get(i).is_some_and(|kind| kind == "sliding_attention") {
-            let window = config.sliding_window;
-            let missing = || Error::format("config.json", "\"sliding_window\" is missing");
-            layer.window = Some(window.ok_or_else(missing)?);
-        }
+    let is_sliding = |i: usize| types.get(i).is_some_and(|kind| kind == "sliding_attention");
+    if (0..types.len()).any(is_sliding) && config.sliding_window.is_none() {
+        return Err(Error::format("config.json", "\"sliding_window\" is missing"));
     }
-    Ok(args)
+    let layer = |i| LayerArgs {
+        window: config.sliding_window.filter(|_| is_sliding(i)),
+        ..LayerArgs::new(attention.clone(), mlp)
+    };
+    Ok(Box::new(Decoder::new(w, &base.decoder(w, layer))?))
 }

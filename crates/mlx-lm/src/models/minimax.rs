@@ -10,9 +10,9 @@ use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::QkNorm;
-use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::layers::moe::{MoeArgs, Router, SigmoidRouter};
-use crate::rules::Rule;
+use crate::rules::{Names, Rule};
 
 pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
 
@@ -31,35 +31,39 @@ fn yes() -> bool {
     true
 }
 
-fn rules(config: &ModelConfig) -> Vec<Rule> {
-    let mut rules = usual_rules(config);
+fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
+    let mut rules = usual_rules(config, names);
     rules.extend(super::mixtral::expert_rules());
     rules
 }
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: Config = config.parse()?;
-    let mut args = config.base.args(w, None)?;
-    for layer in &mut args.layers {
-        layer.attention.rope.dims = config.rotary_dim.min(layer.attention.head_dim);
-        if config.use_qk_norm {
-            layer.attention.qk_norm = QkNorm::Full(config.base.rms_norm_eps);
-        }
-        layer.feed_forward = FeedForwardArgs::Experts(MoeArgs {
-            name: "block_sparse_moe",
-            intermediate_size: config.base.intermediate_size,
-            n_experts: config.num_local_experts,
-            top_k: config.num_experts_per_tok,
-            router: Router::Sigmoid(SigmoidRouter {
-                bias: "e_score_correction_bias",
-                wide_input: true,
-                n_group: 1,
-                topk_group: 1,
-                normalize: true,
-                scale: 1.0,
-            }),
-            shared_size: None,
-        });
+    let base = &config.base;
+    let mut attention = base.attention(None)?;
+    if let Some(rope) = &mut attention.rope {
+        rope.dims = config.rotary_dim.min(attention.head_dim);
     }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    if config.use_qk_norm {
+        attention.qk_norm = QkNorm::Full(base.rms_norm_eps);
+    }
+    let router = SigmoidRouter {
+        bias: "e_score_correction_bias",
+        wide_input: true,
+        n_group: 1,
+        topk_group: 1,
+        normalize: true,
+        scale: 1.0,
+    };
+    let experts = MoeArgs {
+        name: "block_sparse_moe",
+        ..MoeArgs::new(
+            config.num_local_experts,
+            config.num_experts_per_tok,
+            base.intermediate_size,
+            Router::Sigmoid(router),
+        )
+    };
+    let layer = |_| LayerArgs::new(attention.clone(), experts.clone());
+    Ok(Box::new(Decoder::new(w, &base.decoder(w, layer))?))
 }

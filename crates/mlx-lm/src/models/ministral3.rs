@@ -7,7 +7,6 @@ use super::{Family, LanguageModel, llama, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::QueryScale;
-use crate::layers::decoder::Decoder;
 use crate::layers::rope::RopeScaling;
 
 pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
@@ -23,9 +22,5 @@ pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn Languag
         beta: rope_parameters.need("llama_4_scaling_beta")?,
         length: rope_parameters.need("original_max_position_embeddings")?,
     };
-    let mut args = llama::args(w, config)?;
-    for layer in &mut args.layers {
-        layer.attention.query_scale = Some(query_scale);
-    }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    llama::build_with(w, config, Some(query_scale))
 }

@@ -6,11 +6,11 @@ use mlx_core::Weights;
 use super::{Family, LanguageModel, llama, ministral3};
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::rules::Rule;
+use crate::rules::{Names, Rule};
 
 pub(super) const FAMILY: Family = Family { rules, layout, build };
 
-fn rules(_config: &ModelConfig) -> Vec<Rule> {
+fn rules(_config: &ModelConfig, _names: &Names) -> Vec<Rule> {
     vec![
         Rule::Drop("*vision_tower*"),
         Rule::Drop("*multi_modal_projector*"),
@@ -33,6 +33,6 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
             let text = "model_type \"mistral3\" around \"mistral4\" is not supported";
             Err(Error::new(ErrorKind::Unsupported, text))
         }
-        _ => llama::build(w, &text),
+        _ => llama::build_with(w, &text, None),
     }
 }

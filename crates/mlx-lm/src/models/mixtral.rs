@@ -9,9 +9,9 @@ use serde::Deserialize;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::layers::moe::{MoeArgs, Router};
-use crate::rules::Rule;
+use crate::rules::{Names, Rule};
 
 pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
 
@@ -23,8 +23,8 @@ struct Config {
     num_experts_per_tok: i32,
 }
 
-fn rules(config: &ModelConfig) -> Vec<Rule> {
-    let mut rules = usual_rules(config);
+fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
+    let mut rules = usual_rules(config, names);
     rules.extend(expert_rules());
     rules
 }
@@ -46,16 +46,17 @@ pub(super) fn expert_rules() -> [Rule; 3] {
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: Config = config.parse()?;
-    let mut args = config.base.args(w, Some(1_000_000.0))?;
-    for layer in &mut args.layers {
-        layer.feed_forward = FeedForwardArgs::Experts(MoeArgs {
-            name: "block_sparse_moe",
-            intermediate_size: config.base.intermediate_size,
-            n_experts: config.num_local_experts,
-            top_k: config.num_experts_per_tok,
-            router: Router::SoftmaxOfChosen,
-            shared_size: None,
-        });
-    }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    let base = &config.base;
+    let attention = base.attention(Some(1_000_000.0))?;
+    let experts = MoeArgs {
+        name: "block_sparse_moe",
+        ..MoeArgs::new(
+            config.num_local_experts,
+            config.num_experts_per_tok,
+            base.intermediate_size,
+            Router::SoftmaxOfChosen,
+        )
+    };
+    let layer = |_| LayerArgs::new(attention.clone(), experts.clone());
+    Ok(Box::new(Decoder::new(w, &base.decoder(w, layer))?))
 }

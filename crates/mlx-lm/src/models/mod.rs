@@ -18,10 +18,10 @@ mod qwen3_moe;
 use mlx_core::nn::Module;
 use mlx_core::{Array, Weights};
 
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::rules::Rule;
+use crate::rules::{Names, Rule};
 
 /// A model that predicts the next token.
 pub trait LanguageModel: Module {
@@ -32,7 +32,7 @@ pub trait LanguageModel: Module {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    fn forward(&self, tokens: &Array, caches: &mut [Box<dyn KvCache>]) -> mlx_core::Result<Array>;
+    fn forward(&self, tokens: &Array, caches: &mut [Cache]) -> mlx_core::Result<Array>;
 
     /// Returns the logits of hidden states. Apart from [`forward`](Self::forward), so that a
     /// prompt costs none but the last.
@@ -45,13 +45,13 @@ pub trait LanguageModel: Module {
     fn head(&self, hidden: &Array) -> mlx_core::Result<Array>;
 
     /// Makes an empty cache for each layer.
-    fn make_cache(&self) -> Vec<Box<dyn KvCache>>;
+    fn make_cache(&self) -> Vec<Cache>;
 }
 
 /// How a family is loaded.
 pub(crate) struct Family {
     /// What becomes of a checkpoint's tensors, up to the names and shapes that mlx-lm's have.
-    pub(crate) rules: fn(&ModelConfig) -> Vec<Rule>,
+    pub(crate) rules: fn(&ModelConfig, &Names) -> Vec<Rule>,
     /// What our layers have otherwise than those.
     pub(crate) layout: fn(&ModelConfig) -> Vec<Rule>,
     /// Builds the model.
@@ -103,7 +103,7 @@ pub(crate) fn same_layout(_config: &ModelConfig) -> Vec<Rule> {
 
 /// Leaves out buffers that are computed and not stored, and a head that the configuration ties to the
 /// embedding.
-pub(crate) fn usual_rules(config: &ModelConfig) -> Vec<Rule> {
+pub(crate) fn usual_rules(config: &ModelConfig, _names: &Names) -> Vec<Rule> {
     let mut rules = vec![Rule::Drop("*rotary_emb.inv_freq*")];
     if config.raw.get("tie_word_embeddings") == Some(&serde_json::Value::Bool(true)) {
         rules.push(Rule::Drop("lm_head.*"));

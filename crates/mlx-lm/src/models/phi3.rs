@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Family, LanguageModel, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::layers::decoder::{Decoder, DecoderConfig};
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::rules::{Cut, Rule};
 
 pub(super) const FAMILY: Family = Family { rules: usual_rules, layout, build };
@@ -35,7 +35,7 @@ fn layout(config: &ModelConfig) -> Vec<Rule> {
     vec![
         Rule::Split(
             "*.self_attn.qkv_proj.*",
-            Cut::Rows(vec![q, kv, kv]),
+            Cut::Sizes(0, vec![q, kv, kv]),
             &["*.self_attn.q_proj.*", "*.self_attn.k_proj.*", "*.self_attn.v_proj.*"],
         ),
         Rule::Split(
@@ -54,11 +54,12 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     if let Some(scaling) = &mut config.base.rope_scaling {
         scaling.or_insert("original_max_position_embeddings", original as f32);
     }
-    let mut args = config.base.args(w, Some(10_000.0))?;
+    let base = &config.base;
     let partial = config.partial_rotary_factor.unwrap_or(1.0);
-    for layer in &mut args.layers {
-        layer.attention.rope = layer.attention.rope.partial(partial)?;
-        layer.window = config.sliding_window;
-    }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    let attention = base.attention(Some(10_000.0))?.partial(partial)?;
+    let layer = |_| LayerArgs {
+        window: config.sliding_window,
+        ..LayerArgs::new(attention.clone(), base.mlp())
+    };
+    Ok(Box::new(Decoder::new(w, &base.decoder(w, layer))?))
 }

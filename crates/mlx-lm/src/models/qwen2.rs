@@ -8,14 +8,15 @@ use mlx_core::Weights;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::layers::decoder::{Decoder, DecoderConfig};
+use crate::layers::attention::AttentionArgs;
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 
 pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let mut config: DecoderConfig = config.parse()?;
     config.max_position_embeddings.get_or_insert(32_768);
-    let mut args = config.args(w, Some(1_000_000.0))?;
-    args.layers.iter_mut().for_each(|layer| layer.attention.qkv_bias = true);
-    Ok(Box::new(Decoder::new(w, &args)?))
+    let attention = AttentionArgs { qkv_bias: true, ..config.attention(Some(1_000_000.0))? };
+    let layer = |_| LayerArgs::new(attention.clone(), config.mlp());
+    Ok(Box::new(Decoder::new(w, &config.decoder(w, layer))?))
 }

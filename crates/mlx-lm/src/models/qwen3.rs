@@ -7,16 +7,15 @@ use mlx_core::Weights;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::layers::attention::QkNorm;
-use crate::layers::decoder::{Decoder, DecoderConfig};
+use crate::layers::attention::{AttentionArgs, QkNorm};
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 
 pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: DecoderConfig = config.parse()?;
-    let mut args = config.args(w, None)?;
-    for layer in &mut args.layers {
-        layer.attention.qk_norm = QkNorm::Heads(config.rms_norm_eps);
-    }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    let qk_norm = QkNorm::Heads(config.rms_norm_eps);
+    let attention = AttentionArgs { qk_norm, ..config.attention(None)? };
+    let layer = |_| LayerArgs::new(attention.clone(), config.mlp());
+    Ok(Box::new(Decoder::new(w, &config.decoder(w, layer))?))
 }

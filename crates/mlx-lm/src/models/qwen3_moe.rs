@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::{Family, LanguageModel, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::layers::attention::QkNorm;
-use crate::layers::decoder::{Decoder, DecoderConfig, FeedForwardArgs};
+use crate::layers::attention::{AttentionArgs, QkNorm};
+use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::layers::moe::{MoeArgs, Router};
-use crate::rules::Rule;
+use crate::rules::{Names, Rule};
 
 pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
 
@@ -34,31 +34,31 @@ fn one() -> usize {
     1
 }
 
-fn rules(config: &ModelConfig) -> Vec<Rule> {
-    let mut rules = usual_rules(config);
+fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
+    let mut rules = usual_rules(config, names);
     rules.push(Rule::Stack("*.mlp.experts.%.*", "*.mlp.switch_mlp.*"));
     rules
 }
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let config: Config = config.parse()?;
-    let mut args = config.base.args(w, Some(10_000.0))?;
-    let experts = MoeArgs {
-        name: "mlp",
-        intermediate_size: config.moe_intermediate_size,
-        n_experts: config.num_experts,
-        top_k: config.num_experts_per_tok,
-        router: Router::SoftmaxOfAll { normalize: config.norm_topk_prob },
-        shared_size: None,
-    };
-    for (i, layer) in args.layers.iter_mut().enumerate() {
-        layer.attention.qk_norm = QkNorm::Heads(config.base.rms_norm_eps);
+    let base = &config.base;
+    let qk_norm = QkNorm::Heads(base.rms_norm_eps);
+    let attention = AttentionArgs { qk_norm, ..base.attention(Some(10_000.0))? };
+    let experts = MoeArgs::new(
+        config.num_experts,
+        config.num_experts_per_tok,
+        config.moe_intermediate_size,
+        Router::SoftmaxOfAll { normalize: config.norm_topk_prob },
+    );
+    let layer = |i| {
         let is_dense = config.mlp_only_layers.contains(&i)
             || config.num_experts == 0
             || (i + 1) % config.decoder_sparse_step.max(1) != 0;
-        if !is_dense {
-            layer.feed_forward = FeedForwardArgs::Experts(experts.clone());
+        match is_dense {
+            true => LayerArgs::new(attention.clone(), base.mlp()),
+            false => LayerArgs::new(attention.clone(), experts.clone()),
         }
-    }
-    Ok(Box::new(Decoder::new(w, &args)?))
+    };
+    Ok(Box::new(Decoder::new(w, &base.decoder(w, layer))?))
 }

@@ -35,7 +35,7 @@ impl Expected {
 /// Feeds tokens and returns the logits of the last.
 fn last_logits(
     model: &Model,
-    caches: &mut [Box<dyn mlx_lm::cache::KvCache>],
+    caches: &mut [mlx_lm::cache::Cache],
     tokens: &[u32],
 ) -> mlx_lm::Result<Vec<f32>> {
     let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32])?;
