@@ -74,7 +74,8 @@ impl Model {
         let family = models::family(&config)?;
         let checkpoint = open_checkpoint(files)?;
         let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
-        let shapes = checkpoint.tensors().map(|(name, _, info)| (name.to_owned(), info.shape.clone()));
+        let shapes =
+            checkpoint.tensors().map(|(name, _, info)| (name.to_owned(), info.shape.clone()));
         let names = shapes.collect();
         let rules = [(family.rules)(&config, &names), (family.layout)(&config)].concat();
         let drops = |name: &str| rules::names(&rules, name).is_empty();

@@ -419,11 +419,10 @@ mod tests {
 
     #[test]
     fn names_tell_whose_layout_it_is() {
-        let names: Names =
-            [("l.0.conv.weight", vec![8, 1, 4]), ("l.1.w", vec![2])]
-                .map(|(name, shape)| (name.to_owned(), shape))
-                .into_iter()
-                .collect();
+        let names: Names = [("l.0.conv.weight", vec![8, 1, 4]), ("l.1.w", vec![2])]
+            .map(|(name, shape)| (name.to_owned(), shape))
+            .into_iter()
+            .collect();
         assert!(names.has("l.#.w") && !names.has("w"));
         assert!(names.any("*.conv.weight", |shape| shape.get(1) == Some(&1)));
         assert!(!names.any("*.w", |shape| shape.len() > 1));

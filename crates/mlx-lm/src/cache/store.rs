@@ -61,11 +61,7 @@ impl Store {
     }
 
     /// Returns the mask of `n` tokens behind `place` others, of which the last `before` are seen.
-    pub(super) fn mask(
-        &self,
-        [before, place, n]: [i32; 3],
-        window: Option<i32>,
-    ) -> Result<Mask> {
+    pub(super) fn mask(&self, [before, place, n]: [i32; 3], window: Option<i32>) -> Result<Mask> {
         match &self.padding {
             None => Ok(Mask::of(before, n, window)),
             Some(padding) => padding.mask(n, before + n, place - before, window),

@@ -231,9 +231,7 @@ impl FeedForwardArgs {
 
     fn check(&self) -> Result<()> {
         match self {
-            FeedForwardArgs::Dense(mlp) => {
-                check_size("intermediate_size", mlp.intermediate_size)
-            }
+            FeedForwardArgs::Dense(mlp) => check_size("intermediate_size", mlp.intermediate_size),
             FeedForwardArgs::Experts(experts) => experts.check(),
         }
     }
@@ -250,7 +248,9 @@ impl FeedForward {
         let w = w.at(args.name());
         Ok(match args {
             FeedForwardArgs::Dense(mlp) => FeedForward::Dense(Box::new(Mlp::new(&w, dim, mlp)?)),
-            FeedForwardArgs::Experts(moe) => FeedForward::Experts(Box::new(Moe::new(&w, dim, moe)?)),
+            FeedForwardArgs::Experts(moe) => {
+                FeedForward::Experts(Box::new(Moe::new(&w, dim, moe)?))
+            }
         })
     }
 

@@ -4,6 +4,7 @@
 //! family alone does stays in that family's file until a second one does it too.
 
 pub mod attention;
+pub mod conv;
 pub mod decoder;
 pub mod mask;
 pub mod mixer;

@@ -1,0 +1,74 @@
+//! Short convolutions over time.
+
+use mlx_core::nn::Param;
+use mlx_core::{Array, NewAxis, Weights, ops};
+
+use super::check_size;
+use crate::cache::RecurrentCache;
+use crate::error::{Error, Result};
+
+/// A convolution of each channel over a token and the few before it, of which a cache keeps the inputs.
+pub struct ShortConv {
+    /// `[C, K, 1]`
+    weight: Param,
+    /// `[C]`
+    bias: Option<Param>,
+}
+
+mlx_core::module! { ShortConv { weight, bias } }
+
+/// Taps beyond this are a broken configuration: each is a product of its own.
+const MAX_TAPS: i32 = 64;
+
+impl ShortConv {
+    /// Takes the weights.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read, or there is no such number of taps.
+    pub fn new(w: &Weights, n_channels: i32, n_taps: i32, bias: bool) -> Result<ShortConv> {
+        check_size("the channels of a convolution", n_channels)?;
+        if !(1..=MAX_TAPS).contains(&n_taps) {
+            return Err(Error::format("config.json", format!("a convolution of {n_taps} taps")));
+        }
+        Ok(ShortConv {
+            weight: w.param("weight", &[n_channels, n_taps, 1])?,
+            bias: if bias { Some(w.param("bias", &[n_channels])?) } else { None },
+        })
+    }
+
+    /// Applies the layer; the cache keeps the last inputs in its array `i`.
+    ///
+    /// `tokens`, `[B, L]`, says which inputs there are: others count as zero.
+    ///
+    /// # Shape
+    /// `x: [B, L, C] → [B, L, C]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(
+        &self,
+        x: &Array,
+        tokens: Option<&Array>,
+        cache: &mut RecurrentCache,
+        i: usize,
+    ) -> mlx_core::Result<Array> {
+        let [b, l, n_channels] = x.dims()?;
+        let n_before = self.weight.dim(1)? - 1;
+        let x = match tokens {
+            Some(tokens) => ops::where_(&tokens.at((.., .., NewAxis))?, x, 0.0)?,
+            None => x.clone(),
+        };
+        let before = match cache.take(i) {
+            Some(before) => before,
+            None => ops::zeros(&[b, n_before, n_channels], x.dtype())?,
+        };
+        let inputs = ops::concatenate([&before, &x], 1)?;
+        cache.set(i, inputs.at((.., l..))?);
+        let tap = |k: i32| inputs.at((.., k..k + l))? * self.weight.at((.., k, 0))?;
+        let sum = (1..=n_before).try_fold(tap(0)?, |sum, k| sum + tap(k)?)?;
+        match &self.bias {
+            Some(bias) => sum + &**bias,
+            None => Ok(sum),
+        }
+    }
+}
