@@ -103,7 +103,9 @@ pub struct QueryScale {
 impl QueryScale {
     /// Returns the factors of positions, with one more axis, in float32.
     fn factors(&self, positions: &Array) -> mlx_core::Result<Array> {
-        let periods = (positions.astype(Dtype::Float32)? / self.length)?.floor()?;
+        // Places of padding are before the first.
+        let positions = positions.maximum(0)?.astype(Dtype::Float32)?;
+        let periods = (positions / self.length)?.floor()?;
         ((periods.log1p()? * self.beta)? + 1.0)?.expand_dims(-1)
     }
 }

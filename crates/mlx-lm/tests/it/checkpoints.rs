@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fixtures::Tolerance;
+use mlx_lm::cache::{Cache, Padding};
 use mlx_lm::core::io::SafetensorsFile;
 use mlx_lm::core::kernels::Arithmetic;
 use mlx_lm::core::{Array, Dtype};
@@ -33,11 +34,7 @@ impl Expected {
 }
 
 /// Feeds tokens and returns the logits of the last.
-fn last_logits(
-    model: &Model,
-    caches: &mut [mlx_lm::cache::Cache],
-    tokens: &[u32],
-) -> mlx_lm::Result<Vec<f32>> {
+fn last_logits(model: &Model, caches: &mut [Cache], tokens: &[u32]) -> mlx_lm::Result<Vec<f32>> {
     let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32])?;
     let hidden = model.forward(&tokens, caches)?;
     let logits = model.head(&hidden.at((.., -1..))?)?;
@@ -144,6 +141,68 @@ fn check_case(root: &str, case: &Value, distances: &mut Vec<[f64; 2]>) -> Result
             let ours: Vec<f32> = ours.token_logprobs.into_iter().flatten().collect();
             let tolerance = Tolerance { rtol: 0.0, atol: 1e-4, of_max: 0.0 };
             tolerance.check(&ours, &logprobs).map_err(|e| what(e, "logprobs"))?;
+        }
+    }
+    let batch = &expected["batch"];
+    if batch.is_null() {
+        return Ok(());
+    }
+    let prompts = expected["prompts"].as_object().expect("prompts");
+    let rounding = prompts.values().filter_map(|prompt| prompt["rounding"].as_f64());
+    let rounding =
+        rounding.fold(None, |most: Option<f64>, r| Some(most.unwrap_or(0.0).max(2.0 * r)));
+    check_batch(&model, batch, &Expected { file, name: "batch".to_owned() }, rounding)
+}
+
+/// Rows of several lengths together, padded in front, against what each gives alone; in chunks, too,
+/// some of which are of padding only.
+fn check_batch(
+    model: &Model,
+    batch: &Value,
+    table: &Expected,
+    rounding: Option<f64>,
+) -> Result<(), String> {
+    let run = |e: mlx_lm::Error| format!("batch: {e}");
+    let rows = |key: &str| -> Vec<Vec<u32>> {
+        batch[key].as_array().expect("rows").iter().map(ids).collect()
+    };
+    let (prompts, decoded) = (rows("ids"), rows("decode_ids"));
+    let longest = prompts.iter().map(Vec::len).max().expect("rows");
+    let padding: Vec<i32> = prompts.iter().map(|row| (longest - row.len()) as i32).collect();
+    let padding = Padding::new(&padding).map_err(|e| e.to_string())?;
+    let column = |i: usize, rows: &[Vec<u32>], n: usize| -> mlx_lm::Result<Array> {
+        let rows: Vec<u32> = rows.iter().flat_map(|row| row[i..i + n].to_vec()).collect();
+        Ok(Array::from_slice(&rows, &[prompts.len() as i32, n as i32])?)
+    };
+    let padded: Vec<Vec<u32>> = prompts
+        .iter()
+        .map(|row| std::iter::repeat_n(0, longest - row.len()).chain(row.iter().copied()).collect())
+        .collect();
+    let steps = decoded[0].len();
+    for chunk in [longest, 4] {
+        let mut caches = model.make_cache();
+        caches.iter_mut().for_each(|cache| cache.pad(&padding));
+        let mut logits = |tokens: Array| -> mlx_lm::Result<Vec<f32>> {
+            let hidden = model.forward(&tokens, &mut caches)?;
+            Ok(model.head(&hidden.at((.., -1..))?)?.to_vec_as::<f32>()?)
+        };
+        let mut prefill = Vec::new();
+        for start in (0..longest).step_by(chunk) {
+            let tokens = column(start, &padded, chunk.min(longest - start)).map_err(run)?;
+            prefill = logits(tokens).map_err(run)?;
+        }
+        // Of each step all rows; the table has of each row all steps.
+        let vocab = prefill.len() / prompts.len();
+        let mut decode = vec![Vec::new(); prompts.len()];
+        for step in 0..steps {
+            let all = logits(column(step, &decoded, 1).map_err(run)?).map_err(run)?;
+            decode.iter_mut().zip(all.chunks(vocab)).for_each(|(row, new)| row.extend(new));
+        }
+        let tolerance = Tolerance::logits(rounding);
+        for (what, ours) in [("prefill", prefill), ("decode", decode.concat())] {
+            tolerance
+                .check(&ours, &table.get(what).expect("a table"))
+                .map_err(|e| format!("batch in chunks of {chunk}, {what}: {e}"))?;
         }
     }
     Ok(())
