@@ -88,7 +88,7 @@ pub fn text_generation(
     Ok(Generation { seconds: start.elapsed().as_secs_f64(), kernel_seconds })
 }
 
-fn pack(caches: &mut [Cache], kv: Option<KvQuantization>) -> mlx_core::Result<()> {
+fn pack(caches: &mut [Cache], kv: Option<KvQuantization>) -> Result<()> {
     kv.map_or(Ok(()), |kv| kv.apply(caches))
 }
 

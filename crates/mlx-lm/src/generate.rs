@@ -63,11 +63,17 @@ impl KvQuantization {
     /// Packs what caches have, if that is enough.
     ///
     /// # Errors
-    /// When keys or values are not of whole groups.
-    pub fn apply(&self, caches: &mut [Cache]) -> mlx_core::Result<()> {
+    /// [`ErrorKind::InvalidArgument`] when keys or values are not of whole groups.
+    pub fn apply(&self, caches: &mut [Cache]) -> Result<()> {
         for cache in caches {
             if cache.offset() as usize >= self.start {
-                cache.quantize(self.format)?;
+                cache.quantize(self.format).map_err(|e| match e.kind() {
+                    mlx_core::ErrorKind::InvalidArgument => {
+                        Error::new(ErrorKind::InvalidArgument, e.to_string())
+                            .with_hint("choose groups that divide the size of a head")
+                    }
+                    _ => e.into(),
+                })?;
             }
         }
         Ok(())
@@ -329,10 +335,10 @@ impl TokenStream<'_> {
     }
 
     /// Feeds `[1, 1]` tokens and starts the one that follows.
-    fn schedule(&mut self, tokens: &Array) -> mlx_core::Result<()> {
-        let next = self.fused(|stream| {
+    fn schedule(&mut self, tokens: &Array) -> Result<()> {
+        let next = self.fused(|stream| -> Result<Array> {
             let hidden = stream.model.forward(tokens, stream.caches)?;
-            stream.sampler.sample(&stream.model.head(&hidden)?.squeeze(1)?)
+            Ok(stream.sampler.sample(&stream.model.head(&hidden)?.squeeze(1)?)?)
         })?;
         self.pack_caches()?;
         async_eval([&next])?;
@@ -340,7 +346,7 @@ impl TokenStream<'_> {
         Ok(())
     }
 
-    fn pack_caches(&mut self) -> mlx_core::Result<()> {
+    fn pack_caches(&mut self) -> Result<()> {
         match self.kv_quantization {
             Some(quantization) => quantization.apply(self.caches),
             None => Ok(()),
@@ -348,7 +354,7 @@ impl TokenStream<'_> {
     }
 
     /// Returns the token on its way, after starting the one behind it unless this is the last.
-    fn step(&mut self) -> mlx_core::Result<Option<u32>> {
+    fn step(&mut self) -> Result<Option<u32>> {
         let Some(token) = self.next.take() else { return Ok(None) };
         let is_last = self.n + 1 >= self.limits.max_tokens;
         if !is_last {
@@ -381,10 +387,7 @@ impl Iterator for TokenStream<'_> {
             return None;
         }
         self.step()
-            .map_err(|e| {
-                self.reset();
-                e.into()
-            })
+            .inspect_err(|_| self.reset())
             .transpose()
     }
 }

@@ -1,6 +1,9 @@
 //! From a model's files to a model.
 
 mod foreign;
+mod tensors;
+
+pub use tensors::{StoredTensor, tensors};
 
 use mlx_core::io::{Checkpoint, SafetensorsFile};
 use mlx_core::{Dtype, QuantizationConfig, Tensor, Weights};
@@ -9,7 +12,7 @@ use serde_json::Value;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
-use crate::models::{self, LanguageModel};
+use crate::models::{self, Family, LanguageModel};
 use crate::rules::{self, Rule};
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
 
@@ -74,10 +77,7 @@ impl Model {
         let family = models::family(&config)?;
         let checkpoint = open_checkpoint(files)?;
         let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
-        let shapes =
-            checkpoint.tensors().map(|(name, _, info)| (name.to_owned(), info.shape.clone()));
-        let names = shapes.collect();
-        let rules = [(family.rules)(&config, &names), (family.layout)(&config)].concat();
+        let rules = family_rules(family, &checkpoint, &config);
         let drops = |name: &str| rules::names(&rules, name).is_empty();
         let foreign = match &config.foreign {
             Some(format) => foreign::tensors(&checkpoint, &config, format, options.dtype, drops)?,
@@ -146,6 +146,12 @@ impl std::ops::DerefMut for Model {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.model.as_mut()
     }
+}
+
+/// Returns the rules from a checkpoint's tensors to those of our layers.
+fn family_rules(family: &Family, checkpoint: &Checkpoint, config: &ModelConfig) -> Vec<Rule> {
+    let shapes = checkpoint.tensors().map(|(name, _, info)| (name.to_owned(), info.shape.clone()));
+    [(family.rules)(config, &shapes.collect()), (family.layout)(config)].concat()
 }
 
 /// Returns a quantization with its layers called as the model has them.

@@ -11,6 +11,7 @@
 //! the new name, in the same order.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use mlx_core::Tensor;
 
@@ -100,9 +101,7 @@ pub(crate) fn apply(
             };
             let failed = |e: mlx_core::Error| Error::format(&name, e.to_string());
             match rule {
-                Rule::Drop(_) => {}
-                Rule::DropFrom(_, least) if found.index >= *least => {}
-                Rule::DropFrom(..) => next.insert(name, tensor)?,
+                Rule::Drop(_) | Rule::DropFrom(..) => {}
                 Rule::Rename(_, to) => next.insert(found.in_place_of(to), tensor)?,
                 Rule::Stack(_, to) => {
                     let stack = stacks.entry(found.in_place_of(to)).or_default();
@@ -137,25 +136,35 @@ pub(crate) fn apply(
 
 /// Returns the names of what becomes of a tensor: none where the rules leave it out.
 pub(crate) fn names(rules: &[Rule], name: &str) -> Vec<String> {
-    let mut names = vec![name.to_owned()];
+    way(rules, name).1
+}
+
+/// Returns the rules that a tensor, or one of its parts, goes through, and the names of what becomes
+/// of it.
+pub(crate) fn way<'r>(rules: &'r [Rule], name: &str) -> (Vec<&'r Rule>, Vec<String>) {
+    let (mut way, mut names) = (Vec::new(), vec![name.to_owned()]);
     for rule in rules {
-        names = names
-            .into_iter()
-            .flat_map(|name| {
-                let Some(found) = rule.found_in(&name) else { return vec![name] };
-                match rule {
-                    Rule::Drop(_) => vec![],
-                    Rule::DropFrom(_, least) if found.index >= *least => vec![],
-                    Rule::DropFrom(..) | Rule::Change(..) => vec![name],
-                    Rule::Rename(_, to) | Rule::Stack(_, to) => vec![found.in_place_of(to)],
-                    Rule::Split(.., parts) => {
-                        parts.iter().map(|to| found.in_place_of(to)).collect()
-                    }
+        let mut next = Vec::new();
+        let mut is_used = false;
+        for name in names {
+            let Some(found) = rule.found_in(&name) else {
+                next.push(name);
+                continue;
+            };
+            is_used = true;
+            match rule {
+                Rule::Drop(_) | Rule::DropFrom(..) => {}
+                Rule::Change(..) => next.push(name),
+                Rule::Rename(_, to) | Rule::Stack(_, to) => next.push(found.in_place_of(to)),
+                Rule::Split(.., parts) => {
+                    next.extend(parts.iter().map(|to| found.in_place_of(to)));
                 }
-            })
-            .collect();
+            }
+        }
+        names = next;
+        way.extend(is_used.then_some(rule));
     }
-    names
+    (way, names)
 }
 
 #[derive(Default)]
@@ -180,7 +189,34 @@ impl Rule {
         | Rule::Split(pattern, ..)
         | Rule::Change(pattern, _)) = self;
         let mut found = Found { texts: Vec::new(), index: 0 };
-        found.matches(pattern, name).then_some(found)
+        let applies = found.matches(pattern, name)
+            && !matches!(self, Rule::DropFrom(_, least) if found.index < *least);
+        applies.then_some(found)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Drop(pattern) => write!(f, "leave out {pattern}"),
+            Rule::DropFrom(pattern, least) => write!(f, "leave out {pattern} from {least} on"),
+            Rule::Rename(pattern, to) => write!(f, "rename {pattern} to {to}"),
+            Rule::Stack(pattern, to) => write!(f, "stack {pattern} as {to}"),
+            Rule::Split(pattern, cut, parts) => {
+                let cut = match cut {
+                    Cut::Even(_) => "in parts of one size".to_owned(),
+                    Cut::Sizes(_, sizes) => format!("in parts of {sizes:?}"),
+                    Cut::Interleaved(_) => "in turns".to_owned(),
+                };
+                write!(f, "cut {pattern} {cut} as {}", parts.join(", "))
+            }
+            Rule::Change(pattern, change) => match change {
+                Change::Plus(number) => write!(f, "add {number} to {pattern}"),
+                Change::Transpose(axes) => write!(f, "bring axes of {pattern} in order {axes:?}"),
+                Change::Unflatten(n) => write!(f, "cut the first axis of {pattern} in {n}"),
+                Change::Flatten => write!(f, "join the first two axes of {pattern}"),
+            },
+        }
     }
 }
 
@@ -349,6 +385,11 @@ mod tests {
             assert!(super::names(&rules, name).is_empty(), "{name}");
         }
         assert_eq!(super::names(&rules, before[1]), ["model.layers.3.w"]);
+        let (steps, becomes) = way(&rules, before[1]);
+        assert_eq!(becomes, ["model.layers.3.w"]);
+        let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(steps[1], "rename model.h.#.* to model.layers.#.*");
+        assert_eq!(steps.len(), 2);
         let split = [Rule::Split("*.ab.*", Cut::Even(2), &["*.a.*", "*.b.*"])];
         assert_eq!(super::names(&split, "x.ab.weight"), ["x.a.weight", "x.b.weight"]);
     }

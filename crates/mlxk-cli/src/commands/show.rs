@@ -27,6 +27,10 @@ pub(crate) struct Args {
     #[arg(long)]
     files: bool,
 
+    /// List all tensors, and what becomes of them
+    #[arg(long)]
+    weights: bool,
+
     /// Print config.json
     #[arg(long)]
     config: bool,
@@ -39,7 +43,7 @@ fn supported() -> String {
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let files = model::files(&args.model)?;
-    let (report, error) = Report::gather(&files, args.config);
+    let (report, error) = Report::gather(&files, args.config, args.weights);
     match (output.is_json(), error) {
         (true, None) => output.success("show", &report),
         (true, Some(error)) => {
@@ -81,6 +85,12 @@ fn text(report: &Report, args: &Args) -> String {
     }
     if let Some(weights) = &report.weights {
         text += &weights_text(weights);
+    }
+    if let Some(tensors) = &report.tensors {
+        text += "Tensors:\n";
+        for tensor in tensors {
+            let _ = writeln!(text, "  {}", tensor.line());
+        }
     }
     if args.files {
         text += "Files:\n";

@@ -29,11 +29,11 @@ fn keys_and_values_are_packed_on_request() {
     let flags = ["--kv-bits", "8", "--kv-group-size", "128", "--quantized-kv-start", "0"];
     let ran = ask(&flags);
     assert_eq!(ran.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1);
-    assert!(ran.code == Some(1) && ran.stderr.contains("128"), "{}", ran.stderr);
+    assert!(ran.code == Some(2) && ran.stderr.contains("128"), "{}", ran.stderr);
     assert!(ask(&flags[..4]).ok().contains("Paris"));
     let bench = ["bench", "demo", "-p", "8", "-n", "2", "-r", "1"];
     let ran = run([&bench[..], &flags].concat());
-    assert!(ran.code == Some(1) && ran.stderr.contains("128"), "{}", ran.stderr);
+    assert!(ran.code == Some(2) && ran.stderr.contains("128"), "{}", ran.stderr);
     run([&bench[..], &flags[..2], &flags[4..]].concat()).ok();
 }
 

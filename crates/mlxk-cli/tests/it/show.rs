@@ -53,6 +53,29 @@ fn a_model_is_described() {
     assert_eq!(run(["show", model.arg(), "--json", "--config"]).data()["config"], config);
 }
 
+#[test]
+fn tensors_are_listed_with_what_becomes_of_them() {
+    let model = TinyModel::at("mlx-lm/families/mixtral-hf", "tiny");
+    let data = run(["show", model.arg(), "--weights", "--json"]).data();
+    let tensors = data["tensors"].as_array().expect("a list");
+    assert_eq!(tensors.len() as u64, data["weights"]["tensors"].as_u64().expect("a number"));
+    let name = "model.layers.0.block_sparse_moe.experts.1.w2.weight";
+    let tensor = tensors.iter().find(|tensor| tensor["name"] == name).expect("it is there");
+    assert_eq!(tensor["dtype"], "float32");
+    let becomes = "model.layers.0.block_sparse_moe.switch_mlp.down_proj.weight";
+    assert_eq!(tensor["becomes"], json!([becomes]));
+    let rule = tensor["rules"][0].as_str().expect("a rule");
+    assert!(rule.starts_with("stack *.block_sparse_moe.experts.%.w2.*"), "{rule}");
+    let text = run(["show", model.arg(), "--weights"]).ok();
+    assert!(text.contains(&format!("  -> {becomes}\n      {rule}\n")), "{text}");
+    // Of what does not run here, names, shapes and dtypes.
+    model.edit("config.json", |config| config["model_type"] = json!("no_such_type"));
+    let data = run(["show", model.arg(), "--weights", "--json"]).data();
+    let tensors = data["tensors"].as_array().expect("a list");
+    assert!(tensors.iter().any(|tensor| tensor["name"] == name));
+    assert!(tensors.iter().all(|tensor| tensor["becomes"].is_null()));
+}
+
 /// What the headers say is what the loaded model has, however its weights are packed.
 #[test]
 fn parameters_are_counted_before_packing() {

@@ -99,10 +99,15 @@ impl TinyModel {
 
     /// Copies a checkpoint of the fixtures into a directory called `name`.
     pub(crate) fn of(checkpoint: &str, name: &str) -> Self {
+        TinyModel::at(&format!("mlx-lm/checkpoints/{checkpoint}"), name)
+    }
+
+    /// Copies the checkpoint of a directory among the fixtures.
+    pub(crate) fn at(checkpoint: &str, name: &str) -> Self {
         let keep = tempfile::tempdir().expect("a temporary directory");
         let path = keep.path().join(name);
         std::fs::create_dir(&path).expect("a directory");
-        let source = fixtures::path(&format!("mlx-lm/checkpoints/{checkpoint}"));
+        let source = fixtures::path(checkpoint);
         for entry in source.read_dir().expect("a checkpoint") {
             let entry = entry.expect("a checkpoint");
             if !entry.file_name().to_string_lossy().starts_with("expected") {

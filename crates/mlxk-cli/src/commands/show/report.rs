@@ -7,6 +7,7 @@ use mlx_lm::config::ModelConfig;
 use mlx_lm::core::io::{Checkpoint, SafetensorsFile};
 use mlx_lm::core::{self, Dtype, QuantizationConfig};
 use mlx_lm::files::ModelFiles;
+use mlx_lm::load::StoredTensor;
 use mlx_lm::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::Value;
@@ -21,6 +22,8 @@ pub(super) struct Report {
     pub(super) workspace_metadata: Option<Value>,
     pub(super) metadata: Metadata,
     pub(super) weights: Option<Weights>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tensors: Option<Vec<TensorEntry>>,
     pub(super) files: Vec<FileEntry>,
     pub(super) config: Option<Value>,
     pub(super) problems: Vec<String>,
@@ -80,6 +83,16 @@ pub(super) struct Weights {
     pub(super) index_disagreements: Vec<String>,
 }
 
+/// A tensor and its way into the model; nothing is known of that for types that do not run here.
+#[derive(Serialize)]
+pub(super) struct TensorEntry {
+    name: String,
+    shape: Vec<i32>,
+    dtype: &'static str,
+    becomes: Option<Vec<String>>,
+    rules: Vec<String>,
+}
+
 #[derive(Serialize)]
 pub(super) struct FileEntry {
     pub(super) name: String,
@@ -91,7 +104,11 @@ pub(super) struct FileEntry {
 
 impl Report {
     /// Reads the model; the error is the first that makes it unsound.
-    pub(super) fn gather(files: &ModelFiles, with_config: bool) -> (Report, Option<CommandError>) {
+    pub(super) fn gather(
+        files: &ModelFiles,
+        with_config: bool,
+        with_tensors: bool,
+    ) -> (Report, Option<CommandError>) {
         let mut problems = Problems::default();
         let raw = files.read_json("config.json").ok().flatten().unwrap_or(Value::Null);
         let config = problems.take(ModelConfig::load(files).map_err(CommandError::from));
@@ -145,6 +162,10 @@ impl Report {
             workspace_metadata: None,
             metadata,
             weights: checkpoint.as_ref().map(Weights::new),
+            tensors: checkpoint
+                .as_ref()
+                .filter(|_| with_tensors)
+                .map(|checkpoint| TensorEntry::all(checkpoint, config.as_ref())),
             files: listed,
             config: with_config.then_some(raw),
             quantization: quantization.map(|q| q.default.to_string()),
@@ -257,6 +278,50 @@ impl Weights {
             total_bytes: checkpoint.total_bytes(),
             index_disagreements: checkpoint.report().iter().map(ToString::to_string).collect(),
         }
+    }
+}
+
+impl TensorEntry {
+    fn all(checkpoint: &Checkpoint, config: Option<&ModelConfig>) -> Vec<TensorEntry> {
+        let known = config.and_then(|config| mlx_lm::load::tensors(checkpoint, config).ok());
+        if let Some(tensors) = known {
+            let entry = |tensor: StoredTensor| TensorEntry {
+                name: tensor.name,
+                shape: tensor.shape,
+                dtype: tensor.dtype.name(),
+                becomes: Some(tensor.becomes),
+                rules: tensor.rules,
+            };
+            return tensors.into_iter().map(entry).collect();
+        }
+        let mut tensors: Vec<TensorEntry> = checkpoint
+            .tensors()
+            .map(|(name, _, info)| TensorEntry {
+                name: name.to_owned(),
+                shape: info.shape.clone(),
+                dtype: info.dtype.name(),
+                becomes: None,
+                rules: Vec::new(),
+            })
+            .collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        tensors
+    }
+
+    /// Returns the tensor as a line, and the rules below it.
+    pub(super) fn line(&self) -> String {
+        let TensorEntry { name, shape, dtype, becomes, rules } = self;
+        let mut line = format!("{name}  {shape:?}  {dtype}");
+        match becomes.as_deref() {
+            Some([]) => line += "  left out",
+            Some([same]) if same == name => {}
+            Some(names) => line += &format!("  -> {}", names.join(", ")),
+            None => {}
+        }
+        for rule in rules {
+            line += &format!("\n      {rule}");
+        }
+        line
     }
 }
 
