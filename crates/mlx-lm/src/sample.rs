@@ -6,7 +6,8 @@
 //!
 //! Everything stays in the lazy graph: the last tokens may not be computed yet.
 
-use mlx_core::{Array, Dtype, Result, ops, random};
+use mlx_core::kernels::{self, TokenFilter, Xtc};
+use mlx_core::{Array, Dtype, Ellipsis, Result, ops, random};
 
 use crate::error::{Error, ErrorKind};
 
@@ -174,13 +175,11 @@ impl Sampler {
         let token = if self.sampling.temperature == 0.0 {
             logits.argmax(-1, false)?
         } else {
-            let keys = random::split(&self.key, 3)?;
+            let keys = random::split(&self.key, 2)?;
             self.key = keys.at(0)?;
-            let logits = logits.astype(Dtype::Float32)?;
-            let logprobs = (&logits - logits.logsumexp(-1, true)?)?;
-            let kept = filter(&logprobs, &self.sampling, &keys.at(1)?)?;
-            let scaled = (kept * self.sampling.temperature.recip())?;
-            random::categorical(&scaled, -1, Some(&keys.at(2)?))?
+            let draws =
+                random::uniform(0.0f32, 1.0f32, &[1, 2], Dtype::Float32, Some(&keys.at(1)?))?;
+            draw(&logits, &draws, &self.sampling)?
         };
         self.remember(&token.reshape([1, 1])?)?;
         Ok(token)
@@ -234,14 +233,46 @@ fn counts(recent: &Array, logits: &Array) -> Result<Array> {
     logits.zeros_like()?.scatter_add_axis(recent, &ones, -1)
 }
 
-/// Drops tokens: those left out get minus infinity.
+/// Draws a token after dropping others; `draws`, of `0..1`, choose it and say whether XTC applies.
 ///
 /// # Shape
-/// `logprobs: [1, V] → [1, V]`
+/// `logits: [1, V]`, `draws: [1, 2]` of float32 `→ [1]`
+fn draw(logits: &Array, draws: &Array, sampling: &Sampling) -> Result<Array> {
+    let token_filter = TokenFilter {
+        top_p: (0.0 < sampling.top_p && sampling.top_p < 1.0).then_some(sampling.top_p),
+        min_p: (sampling.min_p > 0.0).then_some((sampling.min_p, sampling.min_tokens_to_keep)),
+        xtc: (sampling.xtc_probability > 0.0).then(|| Xtc {
+            probability: sampling.xtc_probability,
+            threshold: sampling.xtc_threshold,
+            special_tokens: sampling.xtc_special_tokens.clone(),
+        }),
+        top_k: (sampling.top_k > 0).then_some(sampling.top_k),
+    };
+    let (temperature, sampling) = (sampling.temperature, sampling.clone());
+    let ops = move |logits: &Array, draws: &Array| draw_by_ops(logits, draws, &sampling);
+    kernels::sample_tokens(logits, draws, token_filter, temperature, ops)
+}
+
+fn draw_by_ops(logits: &Array, draws: &Array, sampling: &Sampling) -> Result<Array> {
+    let logits = logits.astype(Dtype::Float32)?;
+    let logprobs = (&logits - logits.logsumexp(-1, true)?)?;
+    let kept = filter(&logprobs, sampling, &draws.at((Ellipsis, 1..))?)?;
+    let probs = (kept * sampling.temperature.recip())?.softmax(-1, true)?;
+    let up_to = probs.cumsum(-1, ops::Scan::default())?;
+    let share = (up_to.at((Ellipsis, -1..))? * draws.at((Ellipsis, ..1))?)?;
+    let before = up_to.less_equal(share)?.sum(-1, false)?;
+    before.minimum(logits.dim(-1)? - 1)?.astype(Dtype::Uint32)
+}
+
+/// Drops tokens: those left out get minus infinity. XTC applies where `draw`, of `0..1`, is not above
+/// its probability.
+///
+/// # Shape
+/// `logprobs: [1, V]`, `draw: [1, 1] → [1, V]`
 ///
 /// # Errors
 /// When memory runs out.
-pub fn filter(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Array> {
+pub fn filter(logprobs: &Array, sampling: &Sampling, draw: &Array) -> Result<Array> {
     let mut logprobs = logprobs.clone();
     if 0.0 < sampling.top_p && sampling.top_p < 1.0 {
         logprobs = top_p(&logprobs, sampling.top_p)?;
@@ -250,7 +281,7 @@ pub fn filter(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Arra
         logprobs = min_p(&logprobs, sampling.min_p, sampling.min_tokens_to_keep)?;
     }
     if sampling.xtc_probability > 0.0 {
-        logprobs = xtc(&logprobs, sampling, key)?;
+        logprobs = xtc(&logprobs, sampling, draw)?;
     }
     if sampling.top_k > 0 {
         logprobs = top_k(&logprobs, sampling.top_k)?;
@@ -284,7 +315,7 @@ fn min_p(logprobs: &Array, p: f32, keep: usize) -> Result<Array> {
 }
 
 /// Excludes all tokens that are likelier than the least likely of the likely ones.
-fn xtc(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Array> {
+fn xtc(logprobs: &Array, sampling: &Sampling, draw: &Array) -> Result<Array> {
     let probs = logprobs.softmax(-1, false)?;
     let likely = probs.greater(sampling.xtc_threshold)?;
     let least_likely = ops::where_(&likely, &probs, f32::INFINITY)?.min(-1, true)?;
@@ -294,7 +325,6 @@ fn xtc(logprobs: &Array, sampling: &Sampling, key: &Array) -> Result<Array> {
         let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32])?;
         excluded = excluded.put_along_axis(&tokens, false, -1)?;
     }
-    let draw = random::uniform(0.0f32, 1.0f32, &[], Dtype::Float32, Some(key))?;
     let applies = draw.less_equal(sampling.xtc_probability)?;
     ops::where_(&excluded.logical_and(applies)?, DROPPED, logprobs)
 }
@@ -305,4 +335,58 @@ fn top_k(logprobs: &Array, k: usize) -> Result<Array> {
     let Some(k) = i32::try_from(k).ok().filter(|&k| k < n) else { return Ok(logprobs.clone()) };
     let order = logprobs.negative()?.argpartition(k - 1, -1)?;
     logprobs.put_along_axis(&order.at((.., k..))?, DROPPED, -1)
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx_core::{Device, with_device};
+
+    use super::*;
+
+    /// Also where XTC is a matter of chance.
+    #[test]
+    fn the_kernel_draws_as_ops_do() -> Result<()> {
+        let all = Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            min_p: 0.01,
+            min_tokens_to_keep: 3,
+            top_k: 40,
+            xtc_probability: 0.5,
+            xtc_threshold: 0.05,
+            ..Sampling::default()
+        };
+        let of = |temperature| Sampling { temperature, ..Sampling::default() };
+        let cases = [
+            of(1.0),
+            of(0.2),
+            Sampling { top_p: 0.8, ..of(1.0) },
+            Sampling { min_p: 0.1, ..of(2.0) },
+            Sampling { top_k: 5, ..of(0.5) },
+            Sampling { xtc_probability: 1.0, ..of(1.0) },
+            all,
+        ];
+        with_device(Device::Cpu, || {
+            let mut n_other = 0;
+            for (i, sampling) in cases.iter().enumerate() {
+                for seed in 0..40 {
+                    let [of_logits, of_draws] =
+                        [random::key(seed)?, random::key(1000 + 100 * i as u64 + seed)?];
+                    let shape = [1, 3000];
+                    let logits =
+                        random::normal(&shape, Dtype::Float32, 0.0, 2.0, Some(&of_logits))?;
+                    let draws =
+                        random::uniform(0.0f32, 1.0f32, &[1, 2], Dtype::Float32, Some(&of_draws))?;
+                    let tokens = [
+                        draw(&logits, &draws, sampling)?.item::<u32>()?,
+                        draw_by_ops(&logits, &draws, sampling)?.item::<u32>()?,
+                    ];
+                    n_other += usize::from(tokens[0] != tokens[1]);
+                }
+            }
+            // Sums are rounded otherwise, so that a draw at an edge may fall on the other side.
+            assert!(n_other <= 2, "{n_other} of {}", 40 * cases.len());
+            Ok(())
+        })
+    }
 }

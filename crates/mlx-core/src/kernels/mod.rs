@@ -16,6 +16,7 @@ mod norm;
 mod quantized;
 mod rope;
 mod routes;
+mod sampling;
 mod softmax;
 
 pub(crate) use activation::gated;
@@ -45,6 +46,8 @@ pub(crate) use compute::Float;
 pub use compute::Isa;
 pub use compute::activation::GatedActivation;
 pub use compute::pool::{set_threads, threads};
+pub use compute::sampling::{TokenFilter, Xtc};
+pub use sampling::sample_tokens;
 
 /// How kernels made within [`with_options`] compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -24,6 +24,7 @@ pub(crate) mod read;
 pub(crate) mod rope;
 pub(crate) mod routes;
 mod rows;
+pub(crate) mod sampling;
 mod scratch;
 pub(crate) mod softmax;
 
