@@ -178,8 +178,12 @@ fn yarn(args: &RopeArgs, scaling: &RopeScaling) -> Result<(Array, f32)> {
         let turns = f64::from(context) / (f64::from(rotations) * 2.0 * std::f64::consts::PI);
         dims * turns.ln() / (2.0 * f64::from(args.theta).ln())
     };
-    let low = correction_dim(scaling.get("beta_fast").unwrap_or(32.0)).floor().max(0.0);
-    let high = correction_dim(scaling.get("beta_slow").unwrap_or(1.0)).ceil().min(dims - 1.0);
+    let (low, high) = (scaling.get("beta_fast"), scaling.get("beta_slow"));
+    let (low, high) = (correction_dim(low.unwrap_or(32.0)), correction_dim(high.unwrap_or(1.0)));
+    // OpenAI's code does not round, which gpt-oss's configurations say (mlx-lm rounds always).
+    let is_rounded = scaling.0.get("truncate") != Some(&Value::Bool(false));
+    let (low, high) = if is_rounded { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(dims - 1.0));
     // Equal ends would divide by zero.
     let high = if low == high { high + 0.001 } else { high };
     let ramp = ops::arange(0.0, f64::from(args.dims / 2), 1.0, Dtype::Float32)?;

@@ -5,6 +5,7 @@
 //! a line to `FAMILIES`.
 
 mod glm4_moe;
+mod gpt_oss;
 mod llama;
 mod minimax;
 mod ministral3;
@@ -61,6 +62,7 @@ pub(crate) struct Family {
 /// Every `model_type` and its family.
 const FAMILIES: &[(&str, Family)] = &[
     ("glm4_moe", glm4_moe::FAMILY),
+    ("gpt_oss", gpt_oss::FAMILY),
     ("llama", llama::FAMILY),
     ("minimax", minimax::FAMILY),
     ("minimax_m2", minimax::FAMILY),
@@ -94,6 +96,14 @@ pub(crate) fn family(config: &ModelConfig) -> Result<&'static Family> {
     } else {
         error
     })
+}
+
+/// Tells whether a layer sees a window only: by `layer_types`, where a configuration has them.
+pub(crate) fn is_sliding(types: Option<&[String]>, layer: usize, otherwise: bool) -> bool {
+    match types {
+        Some(types) => types.get(layer).is_some_and(|kind| kind == "sliding_attention"),
+        None => otherwise,
+    }
 }
 
 /// Our layers are those of mlx-lm.
