@@ -24,6 +24,11 @@ impl RopeScaling {
         name("type").or_else(|| name("rope_type")).unwrap_or("default")
     }
 
+    /// Returns the settings of layers of one type, where each type has its own.
+    pub fn of(&self, layer_type: &str) -> Option<RopeScaling> {
+        self.0.get(layer_type).and_then(Value::as_object).cloned().map(RopeScaling)
+    }
+
     /// Returns the base, where `rope_parameters` holds it.
     pub fn rope_theta(&self) -> Option<f32> {
         self.get("rope_theta")

@@ -4,6 +4,8 @@
 //! states. It knows nothing of files, sampling or tokenizers. To add one, write its file and add
 //! a line to `FAMILIES`.
 
+mod gemma3;
+mod gemma3_text;
 mod glm4_moe;
 mod gpt_oss;
 mod llama;
@@ -61,6 +63,8 @@ pub(crate) struct Family {
 
 /// Every `model_type` and its family.
 const FAMILIES: &[(&str, Family)] = &[
+    ("gemma3", gemma3::FAMILY),
+    ("gemma3_text", gemma3_text::FAMILY),
     ("glm4_moe", glm4_moe::FAMILY),
     ("gpt_oss", gpt_oss::FAMILY),
     ("llama", llama::FAMILY),
@@ -116,7 +120,7 @@ pub(crate) fn same_layout(_config: &ModelConfig) -> Vec<Rule> {
 pub(crate) fn usual_rules(config: &ModelConfig, _names: &Names) -> Vec<Rule> {
     let mut rules = vec![Rule::Drop("*rotary_emb.inv_freq*")];
     if config.raw.get("tie_word_embeddings") == Some(&serde_json::Value::Bool(true)) {
-        rules.push(Rule::Drop("lm_head.*"));
+        rules.push(Rule::Drop("*lm_head.*"));
     }
     rules
 }

@@ -79,6 +79,45 @@ fn gpt_oss_with_experts_that_are_not_quantized() -> mlx_lm::Result<()> {
     })
 }
 
+/// As transformers 5 names tensors and settings.
+#[test]
+fn gemma3_as_newer_transformers_has_it() -> mlx_lm::Result<()> {
+    let settings = |text: &mut Value| {
+        let of = |base: &str, scaling: &Value| {
+            let mut parameters = scaling.clone();
+            parameters["rope_theta"] = text[base].clone();
+            parameters
+        };
+        let sliding = of("rope_local_base_freq", &json!({ "rope_type": "default" }));
+        let full = of("rope_theta", &text["rope_scaling"]);
+        text["rope_parameters"] = json!({ "sliding_attention": sliding, "full_attention": full });
+        let object = text.as_object_mut().expect("settings");
+        for key in ["rope_theta", "rope_local_base_freq", "rope_scaling", "sliding_window_pattern"]
+        {
+            object.remove(key);
+        }
+        let types = [0, 0, 1, 0].map(|kind| ["sliding_attention", "full_attention"][kind]);
+        text["layer_types"] = json!(types);
+    };
+    check_same("gemma3_text-f32", |_, config| {
+        settings(config);
+        Ok(())
+    })?;
+    check_same("gemma3-f32", |tensors, config| {
+        settings(&mut config["text_config"]);
+        let object = config.as_object_mut().expect("settings");
+        object.remove("vocab_size");
+        let language_model = std::mem::take(tensors);
+        tensors.extend(language_model.into_iter().map(|(name, tensor)| {
+            (name.replace("language_model.model.", "model.language_model."), tensor)
+        }));
+        let other = tensors["model.language_model.norm.weight"].clone();
+        tensors.insert("model.vision_tower.norm.weight".to_owned(), other.clone());
+        tensors.insert("model.multi_modal_projector.norm.weight".to_owned(), other);
+        Ok(())
+    })
+}
+
 #[test]
 fn settings_that_cannot_be_kept_are_refused() {
     for (case, key, setting, text) in [("gpt_oss-f32", "swiglu_limit", json!(6.0), "swiglu_limit")]
