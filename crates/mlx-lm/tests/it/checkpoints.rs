@@ -139,8 +139,12 @@ fn check_case(root: &str, case: &Value, distances: &mut Vec<[f64; 2]>) -> Result
             let ours = perplexity(&model, &input).map_err(run)?;
             assert_eq!(ours.token_logprobs[0], None);
             let ours: Vec<f32> = ours.token_logprobs.into_iter().flatten().collect();
-            let tolerance = Tolerance { rtol: 0.0, atol: 1e-4, of_max: 0.0 };
-            tolerance.check(&ours, &logprobs).map_err(|e| what(e, "logprobs"))?;
+            // Over all: some tokens magnify rounding, and not the same ones for every program.
+            let distance = distance(&ours, &logprobs);
+            let is_near = ours.len() == logprobs.len() && distance < 1.5e-5;
+            if !is_near {
+                return Err(what(format!("{distance} from the expected"), "logprobs"));
+            }
         }
     }
     let batch = &expected["batch"];
