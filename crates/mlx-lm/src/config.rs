@@ -176,7 +176,7 @@ fn refuse_code(object: &Map<String, Value>) -> Result<()> {
 fn default_vocab_size(model_type: &str) -> Option<usize> {
     match model_type {
         "gemma3" => Some(262_208),
-        "gemma3_text" => Some(262_144),
+        "gemma3_text" | "gemma4" | "gemma4_text" | "gemma4_unified" => Some(262_144),
         _ => None,
     }
 }

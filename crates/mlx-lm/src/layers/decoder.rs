@@ -96,6 +96,17 @@ impl DecoderConfig {
         MlpArgs::new(self.intermediate_size)
     }
 
+    /// Refuses sizes that no model has.
+    ///
+    /// # Errors
+    /// When one is out of range.
+    pub fn check(&self) -> Result<()> {
+        check_layers(self.num_hidden_layers)?;
+        check_size("hidden_size", self.hidden_size)?;
+        check_size("intermediate_size", self.intermediate_size)?;
+        check_size("vocab_size", self.vocab_size)
+    }
+
     /// Returns the decoder of these settings with the layers that `layer` gives for their numbers.
     pub fn decoder(&self, w: &Weights, layer: impl FnMut(usize) -> LayerArgs) -> DecoderArgs {
         DecoderArgs {
@@ -222,15 +233,20 @@ impl From<MoeArgs> for FeedForwardArgs {
 /// Layers beyond this are a broken configuration, not a model.
 const MAX_LAYERS: usize = 10_000;
 
+/// Refuses a number of layers that no model has.
+fn check_layers(n: usize) -> Result<()> {
+    match n {
+        0..=MAX_LAYERS => Ok(()),
+        _ => Err(Error::format("config.json", format!("{n} layers"))),
+    }
+}
+
 impl DecoderArgs {
     /// Refuses numbers that no model has, before any array is made of them.
     fn check(&self) -> Result<()> {
         check_size("hidden_size", self.hidden_size)?;
         check_size("vocab_size", self.vocab_size)?;
-        if self.layers.len() > MAX_LAYERS {
-            let text = format!("{} layers", self.layers.len());
-            return Err(Error::format("config.json", text));
-        }
+        check_layers(self.layers.len())?;
         self.layers.iter().try_for_each(|layer| {
             check_size("sliding_window", layer.window.unwrap_or(1))?;
             layer.mixer.check()?;

@@ -1,8 +1,8 @@
 //! Rotary position embeddings in the variants that configurations ask for.
 //!
 //! Formulas: linear and dynamic NTK scaling, Llama 3.1, YaRN (arXiv 2309.00071), LongRoPE
-//! (arXiv 2402.13753). The wavelengths are computed with arrays in float32, as mlx-lm does, so
-//! that both round alike.
+//! (arXiv 2402.13753), and Gemma 4's rotation of some pairs only. The wavelengths are computed with
+//! arrays in float32, as mlx-lm does, so that both round alike.
 
 use std::borrow::Cow;
 use std::f32::consts::PI;
@@ -120,6 +120,7 @@ impl Rope {
                 dynamic =
                     Some(Dynamic { max_position_embeddings, factor: scaling.need("factor")? });
             }
+            "proportional" => rope.freqs = Some(proportional(args, &scaling)?),
             "llama3" => rope.freqs = Some(llama3(args, &scaling)?),
             "yarn" | "deepseek_yarn" | "telechat3-yarn" => {
                 let (freqs, magnitude) = yarn(args, &scaling)?;
@@ -156,6 +157,15 @@ impl Rope {
 fn wavelengths(args: &RopeArgs) -> Result<Array> {
     let exponents = ops::arange(0.0, f64::from(args.dims), 2.0, Dtype::Float32)?;
     Ok(ops::power(args.theta, (exponents / args.dims)?)?)
+}
+
+/// Of the pairs, which are those of the whole head, the first are rotated (Gemma 4).
+fn proportional(args: &RopeArgs, scaling: &RopeScaling) -> Result<Array> {
+    let share = scaling.get("partial_rotary_factor").unwrap_or(1.0);
+    let n_rotated = (args.partial(share)?.dims + 1) / 2;
+    let stretched = (wavelengths(args)? * scaling.get("factor").unwrap_or(1.0))?;
+    let is_rotated = Array::range(stretched.dim(0)?)?.less(n_rotated)?;
+    Ok(ops::where_(&is_rotated, &stretched, f32::INFINITY)?)
 }
 
 fn llama3(args: &RopeArgs, scaling: &RopeScaling) -> Result<Array> {

@@ -1,6 +1,7 @@
 //! Gemma 3 with a part for images: the language model, which is `gemma3_text`, alone.
 //!
-//! DIFFERENCE: names as transformers 5 writes them are known; mlx-lm knows older ones only.
+//! DIFFERENCE: names as transformers 5 writes them are known; mlx-lm knows older ones only. The number
+//! of tokens is that of the language model where the whole has none; mlx-lm then takes 262208.
 
 use mlx_core::Weights;
 use serde_json::json;

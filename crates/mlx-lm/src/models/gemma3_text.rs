@@ -45,6 +45,7 @@ pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn Languag
         "num_key_value_heads": 1,
         "head_dim": 256,
         "rms_norm_eps": 1e-6,
+        "vocab_size": config.vocab_size,
         "query_pre_attn_scalar": 256,
         "rope_local_base_freq": 10_000,
         "sliding_window": 512,

@@ -6,6 +6,8 @@
 
 mod gemma3;
 mod gemma3_text;
+mod gemma4;
+mod gemma4_text;
 mod glm4_moe;
 mod gpt_oss;
 mod llama;
@@ -65,6 +67,9 @@ pub(crate) struct Family {
 const FAMILIES: &[(&str, Family)] = &[
     ("gemma3", gemma3::FAMILY),
     ("gemma3_text", gemma3_text::FAMILY),
+    ("gemma4", gemma4::FAMILY),
+    ("gemma4_text", gemma4_text::FAMILY),
+    ("gemma4_unified", gemma4::FAMILY),
     ("glm4_moe", glm4_moe::FAMILY),
     ("gpt_oss", gpt_oss::FAMILY),
     ("llama", llama::FAMILY),

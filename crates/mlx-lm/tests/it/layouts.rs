@@ -118,10 +118,42 @@ fn gemma3_as_newer_transformers_has_it() -> mlx_lm::Result<()> {
     })
 }
 
+/// The variant without towers, whose configuration leaves out what is as in the smallest model.
+#[test]
+fn gemma4_with_defaults() -> mlx_lm::Result<()> {
+    check_same("gemma4-f32", |tensors, config| {
+        config["model_type"] = json!("gemma4_unified");
+        let top = config.as_object_mut().expect("settings");
+        for key in ["vocab_size", "tie_word_embeddings"] {
+            top.remove(key);
+        }
+        let text = config["text_config"].as_object_mut().expect("settings");
+        for key in ["rope_parameters", "final_logit_softcapping", "tie_word_embeddings"] {
+            text.remove(key);
+        }
+        let norm = tensors["language_model.model.norm.weight"].clone();
+        for name in ["vision_embedder.patch_dense.weight", "model.embed_audio.norm.weight"] {
+            tensors.insert(name.to_owned(), norm.clone());
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn settings_that_cannot_be_kept_are_refused() {
-    for (case, key, setting, text) in [("gpt_oss-f32", "swiglu_limit", json!(6.0), "swiglu_limit")]
-    {
+    let cases = [
+        ("gpt_oss-f32", "swiglu_limit", json!(6.0), "swiglu_limit"),
+        ("gemma4_text-f32", "num_kv_shared_layers", json!(5), "layer 0 shares"),
+        ("gemma4_text-f32", "num_kv_shared_layers", json!(4), "layer 1 shares"),
+        ("gemma4_text-f32", "num_hidden_layers", json!(u32::MAX), "layers"),
+        ("gemma4_text-f32", "hidden_size_per_layer_input", json!(1 << 22), "per_layer_input"),
+        ("gemma4_text-f32", "hidden_size_per_layer_input", json!(-1), "per_layer_input"),
+        ("gemma4_text-f32", "intermediate_size", json!(i32::MAX), "intermediate_size"),
+        ("gemma4_text-f32", "global_head_dim", json!(i32::MAX), "head_dim"),
+        ("gemma4_text-f32", "sliding_window", json!(0), "sliding_window"),
+        ("gemma4_text-f32", "enable_moe_block", json!(true), "moe_intermediate_size"),
+    ];
+    for (case, key, setting, text) in cases {
         let mut config = fixtures::json(&format!("mlx-lm/families/{case}/config.json"));
         config[key] = setting;
         let error = Model::random(&config, None, 1).err().expect("refused");
