@@ -318,13 +318,29 @@ fn a_session_reuses_what_it_knows() -> mlx_lm::Result<()> {
     Ok(())
 }
 
+/// No layer makes a narrow type wide again.
 #[test]
 fn loading_casts_on_request() -> mlx_lm::Result<()> {
-    let files = ModelFiles::directory(fixtures::path(DIR).join("llama-bf16"))?;
-    let options = LoadOptions { dtype: Some(Dtype::Float32) };
-    let (model, _) = Model::load(&files, &options)?;
-    let hidden = model.forward(&Array::from_slice(&[1u32], &[1, 1])?, &mut model.make_cache())?;
-    assert_eq!(model.head(&hidden)?.dtype(), Dtype::Float32);
+    let check = |case: &str, dtype: Dtype| -> mlx_lm::Result<()> {
+        let files = ModelFiles::directory(fixtures::path(case))?;
+        let (model, _) = Model::load(&files, &LoadOptions { dtype: Some(dtype) })?;
+        let tokens = Array::from_slice(&[1u32, 2, 3], &[1, 3])?;
+        let logits = model.head(&model.forward(&tokens, &mut model.make_cache())?)?;
+        assert_eq!(logits.dtype(), dtype, "{case}");
+        assert!(logits.to_vec_as::<f32>()?.iter().all(|x| x.is_finite()), "{case} in {dtype}");
+        Ok(())
+    };
+    check(&format!("{DIR}/llama-bf16"), Dtype::Float32)?;
+    let known: Vec<&str> = mlx_lm::models::model_types().collect();
+    let index = fixtures::json(&format!("{FAMILIES}/index.json"));
+    for case in index["cases"].as_array().expect("cases") {
+        let name = case["name"].as_str().expect("a name");
+        if name.ends_with("-f32") && known.iter().any(|known| case["model_type"] == **known) {
+            let case = format!("{FAMILIES}/{name}");
+            check(&case, Dtype::Bfloat16)?;
+            check(&case, Dtype::Float16)?;
+        }
+    }
     Ok(())
 }
 
