@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use mlx_core::{Dtype, QuantMode, Quantization, QuantizationConfig};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
@@ -81,6 +81,7 @@ impl ModelConfig {
             .ok_or_else(|| format("\"model_type\" is missing"))?
             .to_owned();
         let vocab_size = lookup(object, &["vocab_size"])
+            .or_else(|| default_vocab_size(&model_type).filter(|_| !has(object, "vocab_size")))
             .ok_or_else(|| format("\"vocab_size\" is missing or is no positive number"))?;
         const CONTEXT: [&str; 5] = [
             "max_position_embeddings",
@@ -121,7 +122,24 @@ impl ModelConfig {
             text.model_type = model_type.to_owned();
             text.raw = config.clone();
         }
-        text
+        if let Some(object) = text.raw.as_object_mut() {
+            object.insert("vocab_size".to_owned(), self.vocab_size.into());
+        }
+        match self.raw.get("tie_word_embeddings") {
+            Some(tied) => text.with_defaults(json!({ "tie_word_embeddings": tied })),
+            None => text,
+        }
+    }
+
+    /// Returns the same with these settings where it has none; null is one.
+    pub(crate) fn with_defaults(&self, defaults: Value) -> ModelConfig {
+        let mut config = self.clone();
+        if let (Some(object), Value::Object(defaults)) = (config.raw.as_object_mut(), defaults) {
+            for (key, default) in defaults {
+                object.entry(key).or_insert(default);
+            }
+        }
+        config
     }
 
     /// Reads a family's own settings.
@@ -152,6 +170,19 @@ fn refuse_code(object: &Map<String, Value>) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What published configurations of Gemma leave out.
+fn default_vocab_size(model_type: &str) -> Option<usize> {
+    match model_type {
+        "gemma3" => Some(262_208),
+        "gemma3_text" | "gemma4" | "gemma4_text" | "gemma4_unified" => Some(262_144),
+        _ => None,
+    }
+}
+
+fn has(object: &Map<String, Value>, name: &str) -> bool {
+    object.get(name).is_some_and(|value| !value.is_null())
 }
 
 /// Finds the first positive number under one of `names`, at the top level, then for the text part.
@@ -234,8 +265,6 @@ fn layer_quantization(entry: &Map<String, Value>) -> Result<Quantization> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn config(extra: Value) -> Result<ModelConfig> {
@@ -295,6 +324,24 @@ mod tests {
         for (extra, expected) in cases {
             assert_eq!(config(extra.clone()).expect("sound").context_length, expected, "{extra}");
         }
+    }
+
+    #[test]
+    fn gives_the_language_model_what_the_whole_has() {
+        let text = json!({"model_type": "gemma3_text", "x": null});
+        let raw =
+            json!({"model_type": "gemma3", "tie_word_embeddings": false, "text_config": text});
+        let text = ModelConfig::from_json(raw).expect("sound").text();
+        assert_eq!(text.model_type, "gemma3_text");
+        let text = text.with_defaults(json!({"x": 1, "y": 2, "vocab_size": 3}));
+        let expected = json!({
+            "model_type": "gemma3_text",
+            "tie_word_embeddings": false,
+            "vocab_size": 262_208,
+            "x": null,
+            "y": 2,
+        });
+        assert_eq!(text.raw, expected);
     }
 
     #[test]

@@ -120,6 +120,13 @@ pub trait KvCache {
     /// When the shapes do not fit what is there.
     fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)>;
 
+    /// Returns what the last new rows may look at, for a layer that shares it; unpacked to this dtype
+    /// where it is packed.
+    ///
+    /// # Errors
+    /// When there is nothing in it.
+    fn fetch(&self, dtype: Dtype) -> Result<(Array, Array)>;
+
     /// Gives its arrays up, with room for the tokens of `rows`, if it keeps tokens in order; they come
     /// back by [`put_back`](KvCache::put_back), without which they are lost.
     ///

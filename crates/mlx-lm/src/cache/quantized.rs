@@ -1,7 +1,7 @@
 //! A cache of packed keys and values.
 
 use mlx_core::nn::KvStore;
-use mlx_core::{Array, Quantization, Result};
+use mlx_core::{Array, Dtype, Quantization, Result};
 
 use super::store::Store;
 use super::{KvCache, NewRows, Padding};
@@ -29,6 +29,10 @@ impl KvCache for QuantizedCache {
     /// to attend to rows as they are.
     fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)> {
         self.store.append(keys, values)
+    }
+
+    fn fetch(&self, dtype: Dtype) -> Result<(Array, Array)> {
+        self.store.fetch(dtype)
     }
 
     fn lend(&mut self, rows: &NewRows) -> Result<Option<KvStore>> {

@@ -1,7 +1,7 @@
 //! A cache of the last tokens only.
 
 use mlx_core::nn::KvStore;
-use mlx_core::{Array, Quantization, Result};
+use mlx_core::{Array, Dtype, Quantization, Result};
 
 use super::store::Store;
 use super::{KvCache, NewRows, Padding};
@@ -44,6 +44,10 @@ impl KvCache for RotatingCache {
         let seen = self.store.append(keys, values)?;
         self.offset += keys.dim(2)?;
         Ok(seen)
+    }
+
+    fn fetch(&self, dtype: Dtype) -> Result<(Array, Array)> {
+        self.store.fetch(dtype)
     }
 
     fn lend(&mut self, rows: &NewRows) -> Result<Option<KvStore>> {

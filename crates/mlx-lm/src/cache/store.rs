@@ -154,6 +154,12 @@ impl Store {
         Ok(seen)
     }
 
+    /// Returns all rows that are seen.
+    pub(super) fn fetch(&self, dtype: Dtype) -> Result<(Array, Array)> {
+        let Some([keys, values]) = &self.rows else { return Err(lost()) };
+        Ok((self.seen(keys, dtype)?, self.seen(values, dtype)?))
+    }
+
     fn seen(&self, rows: &KvRows, dtype: Dtype) -> Result<Array> {
         let seen = rows.map(|part| {
             let pieces = self.seen_of(part)?;

@@ -80,8 +80,11 @@ fn tokens_are_written_in_place() -> Result<()> {
             let mut outputs = Vec::new();
             for _ in 0..240 {
                 let out = attend_random(cache, 1)?;
-                async_eval([&out])?;
-                outputs.push(out);
+                // As a layer that shares them does.
+                let (keys, values) = cache.fetch(Dtype::Float32)?;
+                let shared = (keys * values)?.sum(-1, false)?;
+                async_eval([&out, &shared])?;
+                outputs.extend([out, shared]);
             }
             eval(&outputs)?;
             assert_eq!(addresses(cache)?, first);
@@ -251,6 +254,9 @@ proptest! {
                         0 => cache.update_and_fetch(&new, &(&new * 2.0)?)?,
                         _ => by_lending(&mut cache, &new)?,
                     };
+                    check_equal(&keys, &all)?;
+                    check_equal(&values, &(&all * 2.0)?)?;
+                    let (keys, values) = cache.fetch(Dtype::Float32)?;
                     check_equal(&keys, &all)?;
                     check_equal(&values, &(&all * 2.0)?)?;
                 }

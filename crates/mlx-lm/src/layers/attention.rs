@@ -1,7 +1,9 @@
 //! Grouped-query attention.
 
+use std::borrow::Cow;
+
 use mlx_core::nn::{CachedAttention, Linear, Param, RmsNorm};
-use mlx_core::{Array, Dtype, NewAxis, Weights, nn};
+use mlx_core::{Array, Dtype, NewAxis, Weights, fast, nn};
 
 use super::check_size;
 use super::mask::Mask;
@@ -29,6 +31,10 @@ pub struct AttentionArgs {
     pub o_bias: bool,
     /// The norms of queries and keys.
     pub qk_norm: QkNorm,
+    /// Where keys and values come from.
+    pub kv: KvSource,
+    /// The epsilon of the norm of each value head, which has no weights (Gemma 4).
+    pub v_norm: Option<f32>,
     /// The rotary embedding, where there is one.
     pub rope: Option<RopeArgs>,
     /// A factor on queries that grows with their position.
@@ -51,6 +57,8 @@ impl AttentionArgs {
             qkv_bias: false,
             o_bias: false,
             qk_norm: QkNorm::None,
+            kv: KvSource::Projections,
+            v_norm: None,
             rope: None,
             query_scale: None,
             has_sinks: false,
@@ -121,17 +129,29 @@ pub enum QkNorm {
     Full(f32),
 }
 
+/// Where keys and values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvSource {
+    /// From `k_proj` and `v_proj`.
+    Projections,
+    /// Both from `k_proj`: values are keys without norm and rotation (Gemma 4).
+    KeyProjection,
+    /// From the cache of an earlier layer, once that has the new tokens.
+    EarlierLayer,
+}
+
 /// Attention with a cache.
 pub struct Attention {
     n_heads: i32,
     n_kv_heads: i32,
     scale: f32,
     q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    k_proj: Option<Linear>,
+    v_proj: Option<Linear>,
     o_proj: Linear,
     q_norm: Option<RmsNorm>,
     k_norm: Option<RmsNorm>,
+    v_norm: Option<f32>,
     /// Whether the norms are of all heads together.
     has_full_norms: bool,
     rope: Option<Rope>,
@@ -156,16 +176,22 @@ impl Attention {
             QkNorm::Full(eps) => w.rms_norm(name, n_heads * head_dim, eps).map(Some),
         };
         let with_gate = if args.has_output_gate { 2 } else { 1 };
+        let has_k = args.kv != KvSource::EarlierLayer;
+        let kv_proj = |name: &str, is_there: bool| match is_there {
+            true => w.linear(name, dim, n_kv_heads * head_dim, args.qkv_bias).map(Some),
+            false => Ok(None),
+        };
         Ok(Attention {
             n_heads,
             n_kv_heads,
             scale: args.scale.unwrap_or((head_dim as f32).powf(-0.5)),
             q_proj: w.linear("q_proj", dim, with_gate * n_heads * head_dim, args.qkv_bias)?,
-            k_proj: w.linear("k_proj", dim, n_kv_heads * head_dim, args.qkv_bias)?,
-            v_proj: w.linear("v_proj", dim, n_kv_heads * head_dim, args.qkv_bias)?,
+            k_proj: kv_proj("k_proj", has_k)?,
+            v_proj: kv_proj("v_proj", args.kv == KvSource::Projections)?,
             o_proj: w.linear("o_proj", n_heads * head_dim, dim, args.o_bias)?,
             q_norm: norm("q_norm", n_heads)?,
-            k_norm: norm("k_norm", n_kv_heads)?,
+            k_norm: if has_k { norm("k_norm", n_kv_heads)? } else { None },
+            v_norm: args.v_norm,
             has_full_norms: matches!(args.qk_norm, QkNorm::Full(_)),
             rope: args.rope.as_ref().map(Rope::new).transpose()?,
             query_scale: args.query_scale,
@@ -174,27 +200,43 @@ impl Attention {
         })
     }
 
+    /// Returns the projections of queries, and of keys and values where this layer has them.
+    fn project(&self, x: &Array) -> mlx_core::Result<(Array, Option<[Array; 2]>)> {
+        let Some(k_proj) = &self.k_proj else { return Ok((self.q_proj.forward(x)?, None)) };
+        let [q, k, v] = match &self.v_proj {
+            Some(v_proj) => Linear::forward_each([&self.q_proj, k_proj, v_proj], x)?,
+            None => {
+                let [q, k] = Linear::forward_each([&self.q_proj, k_proj], x)?;
+                [q, k.clone(), k]
+            }
+        };
+        let Some(eps) = self.v_norm else { return Ok((q, Some([k, v]))) };
+        let [b, l, _] = v.dims()?;
+        let heads = v.reshape([b, l, self.n_kv_heads, -1])?;
+        let v = fast::rms_norm(&heads, None, eps)?.reshape([b, l, -1])?;
+        Ok((q, Some([k, v])))
+    }
+
     /// Returns what the heads give, `[B, L, H * D]`.
     fn attend(
         &self,
-        [mut q, mut k, v]: [Array; 3],
+        q: Array,
+        kv: Option<[Array; 2]>,
         mask: &Mask,
         cache: &mut dyn KvCache,
     ) -> mlx_core::Result<Array> {
-        let [b, l, _] = k.dims()?;
-        let (mut q_norm, mut k_norm) = (self.q_norm.as_ref(), self.k_norm.as_ref());
-        if self.has_full_norms {
-            let all_heads = |norm: Option<&RmsNorm>, x: Array| match norm {
-                Some(norm) => norm.forward(&x),
-                None => Ok(x),
-            };
-            (q, k) = (all_heads(q_norm.take(), q)?, all_heads(k_norm.take(), k)?);
-        }
-        let offsets = cache.offsets()?;
-        let rope = self.rope.as_ref().map(|rope| rope.at(cache.offset() + l));
+        let [b, l, _] = q.dims()?;
+        let (q, q_norm) = self.full_norm(q, self.q_norm.as_ref())?;
+        let place = self.place(l, kv.is_none(), cache)?;
+        let Some([k, v]) = kv else {
+            let q = self.queries(&q, q_norm, &place)?;
+            let (k, v) = cache.fetch(q.dtype())?;
+            return self.attend_to([&q, &k, &v], mask);
+        };
+        let (k, k_norm) = self.full_norm(k, self.k_norm.as_ref())?;
         let sees_itself_last = !matches!(mask, Mask::None) || l == 1;
         // The one node has no place for factors, nor for several positions.
-        if sees_itself_last && self.query_scale.is_none() && offsets.is_none() {
+        if sees_itself_last && self.query_scale.is_none() && place.offsets.is_none() {
             let rows = NewRows {
                 batch: b,
                 n: l,
@@ -207,7 +249,7 @@ impl Attention {
                 let attention = CachedAttention {
                     q_norm,
                     k_norm,
-                    rope: rope.as_deref(),
+                    rope: place.rope.as_deref(),
                     window: match mask {
                         Mask::Window(window) => Some(*window),
                         _ => None,
@@ -225,48 +267,98 @@ impl Attention {
             }
         }
 
-        let heads = |y: Array, n: i32, norm: Option<&RmsNorm>| {
-            let y = y.reshape([b, l, n, -1])?;
-            let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
-            y.transpose([0, 2, 1, 3])
-        };
-        let mut q = heads(q, self.n_heads, q_norm)?;
-        let mut k = heads(k, self.n_kv_heads, k_norm)?;
-        let v = heads(v, self.n_kv_heads, None)?;
-        if let Some(rope) = &rope {
-            let rotated = |x: &Array| match &offsets {
-                Some(offsets) => rope.forward(x, offsets),
-                None => rope.forward(x, cache.offset()),
-            };
-            (q, k) = (rotated(&q)?, rotated(&k)?);
+        let q = self.queries(&q, q_norm, &place)?;
+        let k = place.rotated(&heads(&k, self.n_kv_heads, k_norm)?)?;
+        let (k, v) = cache.update_and_fetch(&k, &heads(&v, self.n_kv_heads, None)?)?;
+        self.attend_to([&q, &k, &v], mask)
+    }
+
+    /// Returns the place of `l` tokens, which the cache has already or not.
+    fn place(&self, l: i32, is_cached: bool, cache: &dyn KvCache) -> mlx_core::Result<Place<'_>> {
+        let back = if is_cached { l } else { 0 };
+        let offset = cache.offset() - back;
+        let offsets = cache.offsets()?.map(|offsets| offsets - back).transpose()?;
+        let rope = self.rope.as_ref().map(|rope| rope.at(offset + l));
+        Ok(Place { rope, offset, offsets })
+    }
+
+    /// Applies a norm if it is of all heads together; returns it otherwise.
+    fn full_norm<'n>(
+        &self,
+        x: Array,
+        norm: Option<&'n RmsNorm>,
+    ) -> mlx_core::Result<(Array, Option<&'n RmsNorm>)> {
+        match norm {
+            Some(norm) if self.has_full_norms => Ok((norm.forward(&x)?, None)),
+            norm => Ok((x, norm)),
         }
-        if let Some(scale) = &self.query_scale {
-            let positions = match &offsets {
-                Some(offsets) => (offsets.at((.., NewAxis, NewAxis))? + Array::range(l)?)?,
-                None => (Array::range(l)? + cache.offset())?,
-            };
-            q = (&q * scale.factors(&positions)?.astype(q.dtype())?)?;
-        }
-        let (k, v) = cache.update_and_fetch(&k, &v)?;
+    }
+
+    fn queries(
+        &self,
+        q: &Array,
+        norm: Option<&RmsNorm>,
+        place: &Place<'_>,
+    ) -> mlx_core::Result<Array> {
+        let q = place.rotated(&heads(q, self.n_heads, norm)?)?;
+        let Some(scale) = &self.query_scale else { return Ok(q) };
+        let positions = place.positions(q.dim(2)?)?;
+        &q * scale.factors(&positions)?.astype(q.dtype())?
+    }
+
+    fn attend_to(&self, [q, k, v]: [&Array; 3], mask: &Mask) -> mlx_core::Result<Array> {
         let sinks = self.sinks.as_deref();
-        let out = mask.with_attention([l, k.dim(2)?], |mask| {
-            nn::attention(&q, &k, &v, self.scale, mask, sinks)
-        })?;
-        Ok(out)
+        mask.with_attention([q.dim(2)?, k.dim(2)?], |mask| {
+            nn::attention(q, k, v, self.scale, mask, sinks)
+        })
+    }
+}
+
+/// Returns the heads of a projection, `[B, H, L, D]`.
+fn heads(x: &Array, n_heads: i32, norm: Option<&RmsNorm>) -> mlx_core::Result<Array> {
+    let [b, l, _] = x.dims()?;
+    let x = x.reshape([b, l, n_heads, -1])?;
+    let x = norm.map_or(Ok(x.clone()), |norm| norm.forward(&x))?;
+    x.transpose([0, 2, 1, 3])
+}
+
+/// Where new tokens are.
+struct Place<'a> {
+    rope: Option<Cow<'a, nn::Rope>>,
+    offset: i32,
+    /// `[B]`, where sequences differ.
+    offsets: Option<Array>,
+}
+
+impl Place<'_> {
+    fn rotated(&self, x: &Array) -> mlx_core::Result<Array> {
+        match (&self.rope, &self.offsets) {
+            (None, _) => Ok(x.clone()),
+            (Some(rope), Some(offsets)) => rope.forward(x, offsets),
+            (Some(rope), None) => rope.forward(x, self.offset),
+        }
+    }
+
+    /// Returns the positions of `l` tokens, which broadcast with `[B, H, L]`.
+    fn positions(&self, l: i32) -> mlx_core::Result<Array> {
+        match &self.offsets {
+            Some(offsets) => offsets.at((.., NewAxis, NewAxis))? + Array::range(l)?,
+            None => Array::range(l)? + self.offset,
+        }
     }
 }
 
 impl Mixer for Attention {
     fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> mlx_core::Result<Array> {
         let [b, l, _] = x.dims()?;
-        let [q, k, v] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
+        let (q, kv) = self.project(x)?;
         if !self.has_output_gate {
-            return self.o_proj.forward(&self.attend([q, k, v], mask, cache.as_kv()?)?);
+            return self.o_proj.forward(&self.attend(q, kv, mask, cache.as_kv()?)?);
         }
         let heads = q.reshape([b, l, self.n_heads, 2, -1])?;
         let part = |i: i32| heads.at((.., .., .., i))?.reshape([b, l, -1]);
         let (q, gate) = (part(0)?, part(1)?);
-        let out = self.attend([q, k, v], mask, cache.as_kv()?)?;
+        let out = self.attend(q, kv, mask, cache.as_kv()?)?;
         self.o_proj.forward(&(out * gate.sigmoid()?)?)
     }
 

@@ -1,7 +1,7 @@
 //! The pre-norm decoder that the Llama line of models shares.
 
 use mlx_core::nn::{Embedding, Linear, Module, RmsNorm, Visitor, VisitorMut};
-use mlx_core::{Array, Weights};
+use mlx_core::{Array, Dtype, Weights};
 use serde::Deserialize;
 
 use super::attention::{Attention, AttentionArgs};
@@ -73,9 +73,38 @@ impl DecoderConfig {
         })
     }
 
+    /// Returns the same for layers of one type, with the rotation that `rope_parameters` has for them.
+    ///
+    /// # Errors
+    /// When a setting is not one.
+    pub fn attention_of(&self, layer_type: &str, rope_theta: f32) -> Result<AttentionArgs> {
+        let own = self.rope_parameters.as_ref().and_then(|parameters| parameters.of(layer_type));
+        if own.is_none() {
+            return self.attention(Some(rope_theta));
+        }
+        let of_type = DecoderConfig {
+            rope_theta: None,
+            rope_scaling: None,
+            rope_parameters: own,
+            ..self.clone()
+        };
+        of_type.attention(Some(rope_theta))
+    }
+
     /// Returns feed-forward layers as these settings have them: no biases.
     pub fn mlp(&self) -> MlpArgs {
         MlpArgs::new(self.intermediate_size)
+    }
+
+    /// Refuses sizes that no model has.
+    ///
+    /// # Errors
+    /// When one is out of range.
+    pub fn check(&self) -> Result<()> {
+        check_layers(self.num_hidden_layers)?;
+        check_size("hidden_size", self.hidden_size)?;
+        check_size("intermediate_size", self.intermediate_size)?;
+        check_size("vocab_size", self.vocab_size)
     }
 
     /// Returns the decoder of these settings with the layers that `layer` gives for their numbers.
@@ -141,7 +170,8 @@ pub enum Norms {
     /// Before each part: `input_layernorm` and `post_attention_layernorm`.
     Before,
     /// Also behind each, before its sum with the input (Gemma 2): `post_attention_layernorm`,
-    /// `pre_feedforward_layernorm` and `post_feedforward_layernorm`.
+    /// `pre_feedforward_layernorm` and `post_feedforward_layernorm`. A float16 sum that is out of
+    /// range is the greatest number.
     Around,
 }
 
@@ -203,15 +233,20 @@ impl From<MoeArgs> for FeedForwardArgs {
 /// Layers beyond this are a broken configuration, not a model.
 const MAX_LAYERS: usize = 10_000;
 
+/// Refuses a number of layers that no model has.
+fn check_layers(n: usize) -> Result<()> {
+    match n {
+        0..=MAX_LAYERS => Ok(()),
+        _ => Err(Error::format("config.json", format!("{n} layers"))),
+    }
+}
+
 impl DecoderArgs {
     /// Refuses numbers that no model has, before any array is made of them.
     fn check(&self) -> Result<()> {
         check_size("hidden_size", self.hidden_size)?;
         check_size("vocab_size", self.vocab_size)?;
-        if self.layers.len() > MAX_LAYERS {
-            let text = format!("{} layers", self.layers.len());
-            return Err(Error::format("config.json", text));
-        }
+        check_layers(self.layers.len())?;
         self.layers.iter().try_for_each(|layer| {
             check_size("sliding_window", layer.window.unwrap_or(1))?;
             layer.mixer.check()?;
@@ -354,9 +389,22 @@ impl TransformerBlock {
             let (h, normed) = norms.post_attention_layernorm.forward_add(x, &r)?;
             return h + self.mlp.forward(&normed)?;
         };
-        let (h, normed) = before.forward_add(x, &norms.post_attention_layernorm.forward(&r)?)?;
+        let r = norms.post_attention_layernorm.forward(&r)?;
+        if x.dtype() == Dtype::Float16 {
+            let h = clipped_sum(x, &r)?;
+            let r = behind.forward(&self.mlp.forward(&before.forward(&h)?)?)?;
+            return clipped_sum(&h, &r);
+        }
+        let (h, normed) = before.forward_add(x, &r)?;
         h + behind.forward(&self.mlp.forward(&normed)?)?
     }
+}
+
+/// Adds in float32 and bounds the sum by what float16 holds; Gemma's was trained in a wider type.
+fn clipped_sum(x: &Array, y: &Array) -> mlx_core::Result<Array> {
+    let [min, max] = [-65504.0f32, 65504.0].map(Array::from);
+    let sum = (x.astype(Dtype::Float32)? + y.astype(Dtype::Float32)?)?;
+    sum.clip(Some(&min), Some(&max))?.astype(Dtype::Float16)
 }
 
 /// A decoder with its embedding and output head.
@@ -416,5 +464,22 @@ impl LanguageModel for Decoder {
 
     fn make_cache(&self) -> Vec<Cache> {
         self.layers.iter().map(|layer| layer.mixer.make_cache(layer.window)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_in_float16_stay_finite() {
+        let halves = |x: &[f32]| {
+            Array::from_slice(x, &[x.len() as i32]).and_then(|x| x.astype(Dtype::Float16))
+        };
+        let x = halves(&[65504.0, -60000.0, 1.0]).expect("numbers");
+        let y = halves(&[65504.0, -60000.0, 0.5]).expect("numbers");
+        let sum = clipped_sum(&x, &y).expect("a sum");
+        assert_eq!(sum.dtype(), Dtype::Float16);
+        assert_eq!(sum.to_vec_as::<f32>().expect("numbers"), [65504.0, -65504.0, 1.5]);
     }
 }

@@ -1,8 +1,8 @@
 //! Rotary position embeddings in the variants that configurations ask for.
 //!
 //! Formulas: linear and dynamic NTK scaling, Llama 3.1, YaRN (arXiv 2309.00071), LongRoPE
-//! (arXiv 2402.13753). The wavelengths are computed with arrays in float32, as mlx-lm does, so
-//! that both round alike.
+//! (arXiv 2402.13753), and Gemma 4's rotation of some pairs only. The wavelengths are computed with
+//! arrays in float32, as mlx-lm does, so that both round alike.
 
 use std::borrow::Cow;
 use std::f32::consts::PI;
@@ -22,6 +22,11 @@ impl RopeScaling {
     fn kind(&self) -> &str {
         let name = |key: &str| self.0.get(key).and_then(Value::as_str);
         name("type").or_else(|| name("rope_type")).unwrap_or("default")
+    }
+
+    /// Returns the settings of layers of one type, where each type has its own.
+    pub fn of(&self, layer_type: &str) -> Option<RopeScaling> {
+        self.0.get(layer_type).and_then(Value::as_object).cloned().map(RopeScaling)
     }
 
     /// Returns the base, where `rope_parameters` holds it.
@@ -115,6 +120,7 @@ impl Rope {
                 dynamic =
                     Some(Dynamic { max_position_embeddings, factor: scaling.need("factor")? });
             }
+            "proportional" => rope.freqs = Some(proportional(args, &scaling)?),
             "llama3" => rope.freqs = Some(llama3(args, &scaling)?),
             "yarn" | "deepseek_yarn" | "telechat3-yarn" => {
                 let (freqs, magnitude) = yarn(args, &scaling)?;
@@ -153,6 +159,15 @@ fn wavelengths(args: &RopeArgs) -> Result<Array> {
     Ok(ops::power(args.theta, (exponents / args.dims)?)?)
 }
 
+/// Of the pairs, which are those of the whole head, the first are rotated (Gemma 4).
+fn proportional(args: &RopeArgs, scaling: &RopeScaling) -> Result<Array> {
+    let share = scaling.get("partial_rotary_factor").unwrap_or(1.0);
+    let n_rotated = (args.partial(share)?.dims + 1) / 2;
+    let stretched = (wavelengths(args)? * scaling.get("factor").unwrap_or(1.0))?;
+    let is_rotated = Array::range(stretched.dim(0)?)?.less(n_rotated)?;
+    Ok(ops::where_(&is_rotated, &stretched, f32::INFINITY)?)
+}
+
 fn llama3(args: &RopeArgs, scaling: &RopeScaling) -> Result<Array> {
     let factor = scaling.need("factor")?;
     let low = scaling.get("low_freq_factor").unwrap_or(1.0);
@@ -178,8 +193,12 @@ fn yarn(args: &RopeArgs, scaling: &RopeScaling) -> Result<(Array, f32)> {
         let turns = f64::from(context) / (f64::from(rotations) * 2.0 * std::f64::consts::PI);
         dims * turns.ln() / (2.0 * f64::from(args.theta).ln())
     };
-    let low = correction_dim(scaling.get("beta_fast").unwrap_or(32.0)).floor().max(0.0);
-    let high = correction_dim(scaling.get("beta_slow").unwrap_or(1.0)).ceil().min(dims - 1.0);
+    let (low, high) = (scaling.get("beta_fast"), scaling.get("beta_slow"));
+    let (low, high) = (correction_dim(low.unwrap_or(32.0)), correction_dim(high.unwrap_or(1.0)));
+    // OpenAI's code does not round, which gpt-oss's configurations say (mlx-lm rounds always).
+    let is_rounded = scaling.0.get("truncate") != Some(&Value::Bool(false));
+    let (low, high) = if is_rounded { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(dims - 1.0));
     // Equal ends would divide by zero.
     let high = if low == high { high + 0.001 } else { high };
     let ramp = ops::arange(0.0, f64::from(args.dims / 2), 1.0, Dtype::Float32)?;

@@ -7,7 +7,7 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, same_layout, usual_rules};
+use super::{Family, LanguageModel, is_sliding, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::layers::attention::{AttentionArgs, QueryScale};
@@ -47,9 +47,9 @@ pub(super) fn build_with(
         ..base.attention(Some(10_000.0))?
     };
     let mlp = MlpArgs { bias: config.mlp_bias, ..base.mlp() };
-    let types = config.layer_types.unwrap_or_default();
-    let is_sliding = |i: usize| types.get(i).is_some_and(|kind| kind == "sliding_attention");
-    if (0..types.len()).any(is_sliding) && config.sliding_window.is_none() {
+    let types = config.layer_types.as_deref();
+    let is_sliding = |i| is_sliding(types, i, false);
+    if (0..types.map_or(0, <[_]>::len)).any(is_sliding) && config.sliding_window.is_none() {
         return Err(Error::format("config.json", "\"sliding_window\" is missing"));
     }
     let layer = |i| LayerArgs {

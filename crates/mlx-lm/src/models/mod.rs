@@ -4,7 +4,12 @@
 //! states. It knows nothing of files, sampling or tokenizers. To add one, write its file and add
 //! a line to `FAMILIES`.
 
+mod gemma3;
+mod gemma3_text;
+mod gemma4;
+mod gemma4_text;
 mod glm4_moe;
+mod gpt_oss;
 mod llama;
 mod minimax;
 mod ministral3;
@@ -60,7 +65,13 @@ pub(crate) struct Family {
 
 /// Every `model_type` and its family.
 const FAMILIES: &[(&str, Family)] = &[
+    ("gemma3", gemma3::FAMILY),
+    ("gemma3_text", gemma3_text::FAMILY),
+    ("gemma4", gemma4::FAMILY),
+    ("gemma4_text", gemma4_text::FAMILY),
+    ("gemma4_unified", gemma4::FAMILY),
     ("glm4_moe", glm4_moe::FAMILY),
+    ("gpt_oss", gpt_oss::FAMILY),
     ("llama", llama::FAMILY),
     ("minimax", minimax::FAMILY),
     ("minimax_m2", minimax::FAMILY),
@@ -96,6 +107,14 @@ pub(crate) fn family(config: &ModelConfig) -> Result<&'static Family> {
     })
 }
 
+/// Tells whether a layer sees a window only: by `layer_types`, where a configuration has them.
+pub(crate) fn is_sliding(types: Option<&[String]>, layer: usize, otherwise: bool) -> bool {
+    match types {
+        Some(types) => types.get(layer).is_some_and(|kind| kind == "sliding_attention"),
+        None => otherwise,
+    }
+}
+
 /// Our layers are those of mlx-lm.
 pub(crate) fn same_layout(_config: &ModelConfig) -> Vec<Rule> {
     Vec::new()
@@ -106,7 +125,7 @@ pub(crate) fn same_layout(_config: &ModelConfig) -> Vec<Rule> {
 pub(crate) fn usual_rules(config: &ModelConfig, _names: &Names) -> Vec<Rule> {
     let mut rules = vec![Rule::Drop("*rotary_emb.inv_freq*")];
     if config.raw.get("tie_word_embeddings") == Some(&serde_json::Value::Bool(true)) {
-        rules.push(Rule::Drop("lm_head.*"));
+        rules.push(Rule::Drop("*lm_head.*"));
     }
     rules
 }

@@ -139,8 +139,12 @@ fn check_case(root: &str, case: &Value, distances: &mut Vec<[f64; 2]>) -> Result
             let ours = perplexity(&model, &input).map_err(run)?;
             assert_eq!(ours.token_logprobs[0], None);
             let ours: Vec<f32> = ours.token_logprobs.into_iter().flatten().collect();
-            let tolerance = Tolerance { rtol: 0.0, atol: 1e-4, of_max: 0.0 };
-            tolerance.check(&ours, &logprobs).map_err(|e| what(e, "logprobs"))?;
+            // Over all: some tokens magnify rounding, and not the same ones for every program.
+            let distance = distance(&ours, &logprobs);
+            let is_near = ours.len() == logprobs.len() && distance < 1.5e-5;
+            if !is_near {
+                return Err(what(format!("{distance} from the expected"), "logprobs"));
+            }
         }
     }
     let batch = &expected["batch"];
@@ -213,8 +217,9 @@ fn ids_of(case: &Value) -> Vec<String> {
     prompts.iter().map(|p| p.as_str().expect("a name").to_owned()).collect()
 }
 
-/// Checks the cases that `chosen` picks and returns how many there are.
-fn check_cases(root: &str, chosen: impl Fn(&Value) -> bool) -> usize {
+/// Checks the cases that `chosen` picks and returns how many there are, and for each prompt in a narrow
+/// type how far ours and the reference's logits are from those in float32.
+fn check_cases(root: &str, chosen: impl Fn(&Value) -> bool) -> (usize, Vec<[f64; 2]>) {
     let index = fixtures::json(&format!("{root}/index.json"));
     let cases = index["cases"].as_array().expect("cases");
     let cases: Vec<&Value> = cases.iter().filter(|case| chosen(case)).collect();
@@ -227,19 +232,23 @@ fn check_cases(root: &str, chosen: impl Fn(&Value) -> bool) -> usize {
         })
         .collect();
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    (cases.len(), distances)
+}
+
+/// Checks that ours are the nearer over all.
+fn check_nearer(distances: &[[f64; 2]]) {
+    // Of two prompts chance decides.
+    assert!(distances.len() >= 10, "only {} prompts", distances.len());
     let sum = |i: usize| distances.iter().map(|distance| distance[i]).sum::<f64>();
     let (ours, reference) = (sum(0), sum(1));
-    assert!(
-        distances.is_empty() || ours < reference,
-        "{ours} from float32, the reference {reference}"
-    );
-    cases.len()
+    assert!(ours < reference, "{ours} from float32, the reference {reference}");
 }
 
 #[test]
 fn agree_with_the_reference() {
-    let n = check_cases(DIR, |_| true);
+    let (n, distances) = check_cases(DIR, |_| true);
     assert!(n >= 40, "only {n} cases");
+    check_nearer(&distances);
 }
 
 /// Also in the layout that the family's own checkpoints have.
@@ -251,10 +260,13 @@ fn families_agree_with_the_reference() {
     let known: Vec<&str> = mlx_lm::models::model_types().collect();
     let is_known = |model_type: &str| known.contains(&model_type);
     let is_float8 = |case: &Value| case["name"].as_str().is_some_and(|n| n.ends_with("-fp8"));
-    let n = check_cases(FAMILIES, |case| {
+    let (n, mut distances) = check_cases(FAMILIES, |case| {
         case["model_type"].as_str().is_some_and(is_known) && !is_float8(case)
     });
     assert!(n >= 15, "only {n} cases");
+    // These are too few to judge by alone.
+    distances.extend(check_cases(DIR, |case| case["dtype"] == "bfloat16").1);
+    check_nearer(&distances);
 }
 
 /// What mlx-lm ignores and transformers does.
@@ -306,13 +318,29 @@ fn a_session_reuses_what_it_knows() -> mlx_lm::Result<()> {
     Ok(())
 }
 
+/// No layer makes a narrow type wide again.
 #[test]
 fn loading_casts_on_request() -> mlx_lm::Result<()> {
-    let files = ModelFiles::directory(fixtures::path(DIR).join("llama-bf16"))?;
-    let options = LoadOptions { dtype: Some(Dtype::Float32) };
-    let (model, _) = Model::load(&files, &options)?;
-    let hidden = model.forward(&Array::from_slice(&[1u32], &[1, 1])?, &mut model.make_cache())?;
-    assert_eq!(model.head(&hidden)?.dtype(), Dtype::Float32);
+    let check = |case: &str, dtype: Dtype| -> mlx_lm::Result<()> {
+        let files = ModelFiles::directory(fixtures::path(case))?;
+        let (model, _) = Model::load(&files, &LoadOptions { dtype: Some(dtype) })?;
+        let tokens = Array::from_slice(&[1u32, 2, 3], &[1, 3])?;
+        let logits = model.head(&model.forward(&tokens, &mut model.make_cache())?)?;
+        assert_eq!(logits.dtype(), dtype, "{case}");
+        assert!(logits.to_vec_as::<f32>()?.iter().all(|x| x.is_finite()), "{case} in {dtype}");
+        Ok(())
+    };
+    check(&format!("{DIR}/llama-bf16"), Dtype::Float32)?;
+    let known: Vec<&str> = mlx_lm::models::model_types().collect();
+    let index = fixtures::json(&format!("{FAMILIES}/index.json"));
+    for case in index["cases"].as_array().expect("cases") {
+        let name = case["name"].as_str().expect("a name");
+        if name.ends_with("-f32") && known.iter().any(|known| case["model_type"] == **known) {
+            let case = format!("{FAMILIES}/{name}");
+            check(&case, Dtype::Bfloat16)?;
+            check(&case, Dtype::Float16)?;
+        }
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod demo;
 mod divergence;
 mod files;
 mod formats;
+mod layouts;
 mod sampling;
 mod streams;
 mod templates;
