@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::attention::{Attention, AttentionArgs};
 use super::check_size;
+use super::conv::{GatedConv, GatedConvArgs};
 use super::mask::{Mask, Masks};
 use super::mixer::Mixer;
 use super::mlp::{Mlp, MlpArgs};
@@ -180,18 +181,22 @@ pub enum Norms {
 pub enum MixerArgs {
     /// Attention, `self_attn`.
     Attention(AttentionArgs),
+    /// A gated short convolution, `conv`.
+    Conv(GatedConvArgs),
 }
 
 impl MixerArgs {
     fn check(&self) -> Result<()> {
         match self {
             MixerArgs::Attention(args) => args.check(),
+            MixerArgs::Conv(args) => check_size("hidden_size", args.hidden_size),
         }
     }
 
     fn make(&self, w: &Weights) -> Result<Box<dyn Mixer>> {
         Ok(match self {
             MixerArgs::Attention(args) => Box::new(Attention::new(&w.at("self_attn"), args)?),
+            MixerArgs::Conv(args) => Box::new(GatedConv::new(&w.at("conv"), args)?),
         })
     }
 
@@ -199,6 +204,7 @@ impl MixerArgs {
     fn name(&self) -> &'static str {
         match self {
             MixerArgs::Attention(_) => "self_attn",
+            MixerArgs::Conv(_) => "conv",
         }
     }
 }
@@ -206,6 +212,12 @@ impl MixerArgs {
 impl From<AttentionArgs> for MixerArgs {
     fn from(args: AttentionArgs) -> MixerArgs {
         MixerArgs::Attention(args)
+    }
+}
+
+impl From<GatedConvArgs> for MixerArgs {
+    fn from(args: GatedConvArgs) -> MixerArgs {
+        MixerArgs::Conv(args)
     }
 }
 

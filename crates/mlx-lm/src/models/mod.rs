@@ -10,6 +10,7 @@ mod gemma4;
 mod gemma4_text;
 mod glm4_moe;
 mod gpt_oss;
+mod lfm2;
 mod llama;
 mod minimax;
 mod ministral3;
@@ -72,6 +73,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma4_unified", gemma4::FAMILY),
     ("glm4_moe", glm4_moe::FAMILY),
     ("gpt_oss", gpt_oss::FAMILY),
+    ("lfm2", lfm2::FAMILY),
     ("llama", llama::FAMILY),
     ("minimax", minimax::FAMILY),
     ("minimax_m2", minimax::FAMILY),
