@@ -20,7 +20,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Checkpoint;
 use crate::nn::{Embedding, LayerNorm, Linear, Param, RmsNorm, WeightMatrix};
-use crate::nn::{SwitchActivation, SwitchGlu, SwitchLinear};
+use crate::nn::{SwitchActivation, SwitchGlu, SwitchLinear, SwitchMlp};
 use crate::ops::{self, Packed};
 use crate::quantization::{QuantMode, Quantization, QuantizationConfig};
 use crate::random;
@@ -446,6 +446,28 @@ impl Weights {
             up_proj: at.switch_linear("up_proj", input_dims, hidden_dims, num_experts, bias)?,
             down_proj: at.switch_linear("down_proj", hidden_dims, input_dims, num_experts, bias)?,
             activation: activation.into(),
+        })
+    }
+
+    /// Takes stacked layers without a gate, `fc1` and `fc2` below `name`; argument order is that of
+    /// [`SwitchMlp::new`].
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn switch_mlp(
+        &self,
+        name: &str,
+        input_dims: i32,
+        hidden_dims: i32,
+        num_experts: i32,
+        activation: fn(&Array) -> Result<Array>,
+        bias: bool,
+    ) -> Result<SwitchMlp> {
+        let at = self.at(name);
+        Ok(SwitchMlp {
+            fc1: at.switch_linear("fc1", input_dims, hidden_dims, num_experts, bias)?,
+            fc2: at.switch_linear("fc2", hidden_dims, input_dims, num_experts, bias)?,
+            activation,
         })
     }
 

@@ -11,7 +11,7 @@
 //! | `Module`, `Sequential`, `Identity` | [`Module`] and [`Layer`], [`Sequential`], [`Identity`] |
 //! | `Linear`, `QuantizedLinear` | [`Linear`], dense or packed |
 //! | `Embedding`, `QuantizedEmbedding` | [`Embedding`], dense or packed |
-//! | mlx-lm's `SwitchLinear`, `SwitchGLU` | [`SwitchLinear`], [`SwitchGlu`], dense or packed |
+//! | mlx-lm's `SwitchLinear`, `SwitchGLU`, `SwitchMLP` | [`SwitchLinear`], [`SwitchGlu`], [`SwitchMlp`], dense or packed |
 //! | `Bilinear` | [`Bilinear`] |
 //! | `Conv1d`, `Conv2d`, `Conv3d` | [`Conv1d`], [`Conv2d`], [`Conv3d`] |
 //! | `ConvTranspose1d`, `ConvTranspose2d`, `ConvTranspose3d` | [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`] |
@@ -88,7 +88,7 @@ pub use positional::{Alibi, AlibiShape, SinusoidalOptions, SinusoidalPositionalE
 pub use recurrent::{Gru, Lstm, LstmState, Rnn};
 pub use rope::Rope;
 pub(crate) use rope::rotate;
-pub use switch::{SwitchActivation, SwitchGlu, SwitchLinear};
+pub use switch::{SwitchActivation, SwitchGlu, SwitchLinear, SwitchMlp};
 pub use train::{checkpoint, value_and_grad, value_and_grad_with};
 pub use transformer::{DecoderMasks, MultiHeadAttention, MultiHeadAttentionOptions};
 pub use transformer::{Transformer, TransformerMasks, TransformerOptions};

@@ -211,14 +211,9 @@ impl SwitchGlu {
 
     /// Does as [`SwitchGlu::forward`] with tokens in the order of their experts.
     fn forward_sorted(&self, x: &Array, indices: &Array) -> Result<Array> {
-        let shape = [indices.shape(), &[x.dim(-1)?]].concat();
-        let order = indices.flatten(0, -1)?.argsort(0)?;
-        let tokens = floor_divide(&order, indices.dim(-1)?)?;
-        let x = x.reshape([-1, 1, x.dim(-1)?])?.take(&tokens, 0)?;
-        let sorted = indices.flatten(0, -1)?.take(&order, 0)?;
-        let hidden = self.hidden(&x, &sorted, true)?;
-        let y = self.down_proj.forward(&hidden, &sorted, true)?;
-        y.take(&order.argsort(0)?, 0)?.reshape(shape)
+        in_order(x, indices, |x, indices| {
+            self.down_proj.forward(&self.hidden(x, indices, true)?, indices, true)
+        })
     }
 
     /// Returns `activation(gate(x), up(x))`.
@@ -240,6 +235,92 @@ impl SwitchGlu {
         }
         let gate = gate.forward(x, indices, sorted_indices)?;
         gated(&gate, &up.forward(x, indices, sorted_indices)?, function)
+    }
+}
+
+/// Calls `f` with tokens in the order of their experts, one for each index, and brings what it returns
+/// back into theirs.
+fn in_order(
+    x: &Array,
+    indices: &Array,
+    f: impl FnOnce(&Array, &Array) -> Result<Array>,
+) -> Result<Array> {
+    let shape = [indices.shape(), &[x.dim(-1)?]].concat();
+    let order = indices.flatten(0, -1)?.argsort(0)?;
+    let tokens = floor_divide(&order, indices.dim(-1)?)?;
+    let x = x.reshape([-1, 1, x.dim(-1)?])?.take(&tokens, 0)?;
+    let y = f(&x, &indices.flatten(0, -1)?.take(&order, 0)?)?;
+    y.take(&order.argsort(0)?, 0)?.reshape(shape)
+}
+
+/// Feed-forward layers without a gate, stacked, of which indices choose: `fc2(activation(fc1(x)))`.
+/// mlx-lm: `SwitchMLP`.
+///
+/// ```
+/// use mlx_core::nn::{self, SwitchMlp};
+/// use mlx_core::{Array, Dtype, ops};
+///
+/// # fn main() -> mlx_core::Result<()> {
+/// let experts = SwitchMlp::new(16, 32, 4, nn::relu2, false)?;
+/// let x = ops::ones(&[1, 3, 16], Dtype::Float32)?;
+/// let chosen = Array::from_slice(&[0u32, 3, 1, 3, 2, 0], &[1, 3, 2])?;
+/// assert_eq!(experts.forward(&x, &chosen)?.shape(), [1, 3, 2, 16]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SwitchMlp {
+    /// `[N, D, E]`
+    pub fc1: SwitchLinear,
+    /// `[N, E, D]`
+    pub fc2: SwitchLinear,
+    /// What is between.
+    pub activation: fn(&Array) -> Result<Array>,
+}
+
+crate::module! { SwitchMlp { fc1, fc2 } }
+
+impl SwitchMlp {
+    /// Makes layers as [`SwitchLinear::new`] does.
+    ///
+    /// # Errors
+    /// When a size is not positive.
+    pub fn new(
+        input_dims: i32,
+        hidden_dims: i32,
+        num_experts: i32,
+        activation: fn(&Array) -> Result<Array>,
+        bias: bool,
+    ) -> Result<SwitchMlp> {
+        Ok(SwitchMlp {
+            fc1: SwitchLinear::new(input_dims, hidden_dims, num_experts, bias)?,
+            fc2: SwitchLinear::new(hidden_dims, input_dims, num_experts, bias)?,
+            activation,
+        })
+    }
+
+    /// Applies the layers that `indices` choose, each of the last axis of `indices` to the same input.
+    ///
+    /// # Shape
+    /// `x: [A…, E]`, `indices: [A…, k] → [A…, k, E]`
+    ///
+    /// # Errors
+    /// As [`SwitchLinear::forward`].
+    pub fn forward(&self, x: &Array, indices: &Array) -> Result<Array> {
+        if indices.size() >= SORTED && stream::current_device()? != Device::Cpu {
+            return self.forward_sorted(x, indices);
+        }
+        self.layers(&x.expand_dims(&[-2, -3])?, indices, false)?.squeeze(-2)
+    }
+
+    /// Does as [`SwitchMlp::forward`] with tokens in the order of their experts.
+    fn forward_sorted(&self, x: &Array, indices: &Array) -> Result<Array> {
+        in_order(x, indices, |x, indices| self.layers(x, indices, true))
+    }
+
+    fn layers(&self, x: &Array, indices: &Array, sorted_indices: bool) -> Result<Array> {
+        let hidden = (self.activation)(&self.fc1.forward(x, indices, sorted_indices)?)?;
+        self.fc2.forward(&hidden, indices, sorted_indices)
     }
 }
 
@@ -334,6 +415,36 @@ mod tests {
                     }
                 }
             }
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn layers_without_a_gate_agree_with_gated_ones() -> Result<()> {
+        with_device(Device::Cpu, || {
+            let affine = Quantization { group_size: 32, ..Quantization::default() };
+            for quantization in [None, Some(affine)] {
+                let mut gated = experts(true)?;
+                // The gate itself is what `up` does not change.
+                gated.activation = SwitchActivation::Custom(|gate, _up| crate::nn::relu2(gate));
+                gated.quantize(&|_, _| quantization)?;
+                let plain = SwitchMlp {
+                    fc1: gated.gate_proj.clone(),
+                    fc2: gated.down_proj.clone(),
+                    activation: crate::nn::relu2,
+                };
+                let x = random::normal(&[2, 40, 64], Dtype::Float32, 0.0, 1.0, None)?;
+                let indices = random::randint(0, 5, &[2, 40, 3], Dtype::Uint32, None)?;
+                let expected = one_by_one(&gated, &x, &indices)?;
+                check_close(&plain.forward(&x, &indices)?, &expected)?;
+                check_close(&plain.forward_sorted(&x, &indices)?, &expected)?;
+            }
+            let names: Vec<String> = SwitchMlp::new(8, 4, 2, crate::nn::relu, true)?
+                .parameters()
+                .0
+                .into_keys()
+                .collect();
+            assert_eq!(names, ["fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight"]);
             Ok(())
         })
     }
