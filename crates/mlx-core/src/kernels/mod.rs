@@ -18,6 +18,7 @@ mod rope;
 mod routes;
 mod sampling;
 mod softmax;
+mod ssm;
 
 pub(crate) use activation::gated;
 pub(crate) use argmax::{argmax, has_argmax};
@@ -32,6 +33,7 @@ pub(crate) use quantized::{GatedFallback, PackedLayer, gated_quantized_matmul, q
 pub(crate) use quantized::{GatherInputs, gather_quantized_matmul, take_rows};
 pub(crate) use rope::{has_rope, rope};
 pub(crate) use softmax::{has_softmax, logsumexp, softmax};
+pub(crate) use ssm::{SsmArrays, ssm_scan};
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

@@ -12,6 +12,7 @@
 //! | `Linear`, `QuantizedLinear` | [`Linear`], dense or packed |
 //! | `Embedding`, `QuantizedEmbedding` | [`Embedding`], dense or packed |
 //! | mlx-lm's `SwitchLinear`, `SwitchGLU`, `SwitchMLP` | [`SwitchLinear`], [`SwitchGlu`], [`SwitchMlp`], dense or packed |
+//! | mlx-lm's `ssm_update` | [`SsmScan`] |
 //! | `Bilinear` | [`Bilinear`] |
 //! | `Conv1d`, `Conv2d`, `Conv3d` | [`Conv1d`], [`Conv2d`], [`Conv3d`] |
 //! | `ConvTranspose1d`, `ConvTranspose2d`, `ConvTranspose3d` | [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`] |
@@ -57,6 +58,7 @@ mod pooling;
 mod positional;
 mod recurrent;
 mod rope;
+mod ssm;
 mod switch;
 mod train;
 mod transformer;
@@ -88,6 +90,7 @@ pub use positional::{Alibi, AlibiShape, SinusoidalOptions, SinusoidalPositionalE
 pub use recurrent::{Gru, Lstm, LstmState, Rnn};
 pub use rope::Rope;
 pub(crate) use rope::rotate;
+pub use ssm::SsmScan;
 pub use switch::{SwitchActivation, SwitchGlu, SwitchLinear, SwitchMlp};
 pub use train::{checkpoint, value_and_grad, value_and_grad_with};
 pub use transformer::{DecoderMasks, MultiHeadAttention, MultiHeadAttentionOptions};

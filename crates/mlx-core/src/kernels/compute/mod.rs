@@ -27,6 +27,7 @@ mod rows;
 pub(crate) mod sampling;
 mod scratch;
 pub(crate) mod softmax;
+pub(crate) mod ssm;
 
 pub(crate) use float::Float;
 pub use isa::Isa;
