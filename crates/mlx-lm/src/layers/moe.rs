@@ -120,32 +120,26 @@ impl MoeArgs {
 
 /// Experts, a layer that chooses among them for each token, and the sum of what these give.
 pub struct Moe {
-    gate: Linear,
+    gate: Gate,
     switch_mlp: SwitchGlu,
     shared: Option<Mlp>,
     shared_name: &'static str,
     shared_gate: Option<Linear>,
-    /// `[N]`
-    correction: Option<Param>,
-    top_k: i32,
-    router: Router,
 }
 
 impl Module for Moe {
     fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor.child("gate", &self.gate);
+        self.gate.visit(visitor);
         visitor.child("switch_mlp", &self.switch_mlp);
         visitor.child(self.shared_name, &self.shared);
         visitor.child("shared_expert_gate", &self.shared_gate);
-        visitor.child("e_score_correction_bias", &self.correction);
     }
 
     fn visit_mut(&mut self, visitor: &mut VisitorMut<'_>) -> mlx_core::Result<()> {
-        visitor.child("gate", &mut self.gate)?;
+        self.gate.visit_mut(visitor)?;
         visitor.child("switch_mlp", &mut self.switch_mlp)?;
         visitor.child(self.shared_name, &mut self.shared)?;
-        visitor.child("shared_expert_gate", &mut self.shared_gate)?;
-        visitor.child("e_score_correction_bias", &mut self.correction)
+        visitor.child("shared_expert_gate", &mut self.shared_gate)
     }
 }
 
@@ -155,11 +149,11 @@ impl Moe {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn new(w: &Weights, dim: i32, args: &MoeArgs) -> Result<Self> {
-        let MoeArgs { intermediate_size, n_experts, top_k, activation, bias, .. } = *args;
+        let MoeArgs { intermediate_size, n_experts, activation, bias, .. } = *args;
         let shared = args.shared.as_ref();
         let has_shared_gate = shared.is_some_and(|shared| shared.has_gate);
         Ok(Moe {
-            gate: w.linear("gate", dim, n_experts, bias)?,
+            gate: Gate::new(w, dim, args)?,
             switch_mlp: w.switch_glu(
                 "switch_mlp",
                 dim,
@@ -176,12 +170,6 @@ impl Moe {
                 true => Some(w.linear("shared_expert_gate", dim, 1, false)?),
                 false => None,
             },
-            correction: match &args.router {
-                Router::Sigmoid(router) => Some(w.param(router.bias, &[n_experts])?),
-                _ => None,
-            },
-            top_k,
-            router: args.router.clone(),
         })
     }
 
@@ -193,15 +181,75 @@ impl Moe {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Array) -> mlx_core::Result<Array> {
-        let (chosen, weights) = self.route(x)?;
-        let y = self.switch_mlp.forward(x, &chosen)?;
-        let y = (y * weights.expand_dims(-1))?.sum(-2, false)?.astype(x.dtype())?;
+        let y = self.gate.weigh(x, |chosen| self.switch_mlp.forward(x, chosen))?;
         let Some(shared) = &self.shared else { return Ok(y) };
         let shared = shared.forward(x)?;
         match &self.shared_gate {
             Some(gate) => y + (gate.forward(x)?.sigmoid()? * shared)?,
             None => y + shared,
         }
+    }
+}
+
+/// The layer that chooses among experts, `gate`, and the bias on what it gives.
+pub struct Gate {
+    linear: Linear,
+    /// `[N]`
+    correction: Option<Param>,
+    top_k: i32,
+    router: Router,
+}
+
+impl Module for Gate {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.child("gate", &self.linear);
+        visitor.child(self.bias(), &self.correction);
+    }
+
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_>) -> mlx_core::Result<()> {
+        visitor.child("gate", &mut self.linear)?;
+        visitor.child(self.bias(), &mut self.correction)
+    }
+}
+
+impl Gate {
+    /// Takes the weights, which lie among those of all experts.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn new(w: &Weights, dim: i32, args: &MoeArgs) -> Result<Gate> {
+        let MoeArgs { n_experts, top_k, bias, .. } = *args;
+        Ok(Gate {
+            linear: w.linear("gate", dim, n_experts, bias)?,
+            correction: match &args.router {
+                Router::Sigmoid(router) => Some(w.param(router.bias, &[n_experts])?),
+                _ => None,
+            },
+            top_k,
+            router: args.router.clone(),
+        })
+    }
+
+    /// The name of the bias, from that of all experts.
+    fn bias(&self) -> &'static str {
+        match &self.router {
+            Router::Sigmoid(router) => router.bias,
+            _ => "e_score_correction_bias",
+        }
+    }
+
+    /// Returns the weighted sum, `[B, L, E]`, of what `experts` gives for those that are chosen for
+    /// tokens `x`: `[B, L, k, E]` for indices `[B, L, k]`.
+    ///
+    /// # Errors
+    /// Those of `experts`, and when the shapes do not fit.
+    pub fn weigh(
+        &self,
+        x: &Array,
+        experts: impl FnOnce(&Array) -> mlx_core::Result<Array>,
+    ) -> mlx_core::Result<Array> {
+        let (chosen, weights) = self.route(x)?;
+        (experts(&chosen)? * weights.expand_dims(-1))?.sum(-2, false)?.astype(x.dtype())
     }
 
     /// Returns which experts each token goes to, and the weight of each, `[B, L, k]`.
@@ -213,21 +261,21 @@ impl Moe {
         let normalized = |weights: Array| ops::divide(&weights, weights.sum(-1, true)?);
         match &self.router {
             Router::SoftmaxOfAll { normalize } => {
-                let scores = self.gate.forward(x)?.softmax(-1, true)?;
+                let scores = self.linear.forward(x)?.softmax(-1, true)?;
                 let chosen = top(&scores)?;
                 let weights = scores.take_along_axis(&chosen, -1)?;
                 Ok((chosen, if *normalize { normalized(weights)? } else { weights }))
             }
             Router::SoftmaxOfChosen => {
-                let outputs = self.gate.forward(x)?;
+                let outputs = self.linear.forward(x)?;
                 let chosen = top(&outputs)?;
                 let weights = outputs.take_along_axis(&chosen, -1)?.softmax(-1, true)?;
                 Ok((chosen, weights))
             }
             Router::Sigmoid(router) => {
                 let outputs = match router.wide_input {
-                    true => self.gate.forward(&x.astype(Dtype::Float32)?)?,
-                    false => self.gate.forward(x)?,
+                    true => self.linear.forward(&x.astype(Dtype::Float32)?)?,
+                    false => self.linear.forward(x)?,
                 };
                 let scores = outputs.astype(Dtype::Float32)?.sigmoid()?;
                 let corrected = match &self.correction {
