@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use mlx_core::{Dtype, QuantMode, Quantization, QuantizationConfig};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -156,6 +157,21 @@ impl ModelConfig {
     }
 }
 
+/// A number that may be infinite, which configurations hold as `{"__float__": "Infinity"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct Float(pub(crate) f32);
+
+impl TryFrom<Value> for Float {
+    type Error = String;
+
+    fn try_from(value: Value) -> std::result::Result<Float, String> {
+        let tagged = || value.get("__float__")?.as_str()?.parse().ok();
+        let number = value.as_f64().or_else(tagged);
+        number.map(|x| Float(x as f32)).ok_or_else(|| format!("{value} is no number"))
+    }
+}
+
 /// A checkpoint never brings code that we run.
 fn refuse_code(object: &Map<String, Value>) -> Result<()> {
     if let Some(file) = object.get("model_file").filter(|v| !v.is_null()) {
@@ -273,6 +289,17 @@ mod tests {
             raw.extend(extra);
         }
         ModelConfig::from_json(raw)
+    }
+
+    #[test]
+    fn reads_numbers_that_may_be_infinite() {
+        let float = |value: Value| serde_json::from_value::<Float>(value).ok();
+        assert_eq!(float(json!(3)), Some(Float(3.0)));
+        assert_eq!(float(json!({"__float__": "Infinity"})), Some(Float(f32::INFINITY)));
+        assert_eq!(float(json!({"__float__": "-Infinity"})), Some(Float(f32::NEG_INFINITY)));
+        for broken in [json!("1"), json!({"__float__": "x"}), json!({"float": "1"}), json!([1])] {
+            assert_eq!(float(broken.clone()), None, "{broken}");
+        }
     }
 
     #[test]

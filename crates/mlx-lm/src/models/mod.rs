@@ -16,6 +16,7 @@ mod minimax;
 mod ministral3;
 mod mistral3;
 mod mixtral;
+mod nemotron_h;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -81,6 +82,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("mistral", llama::FAMILY),
     ("mistral3", mistral3::FAMILY),
     ("mixtral", mixtral::FAMILY),
+    ("nemotron_h", nemotron_h::FAMILY),
     ("phi3", phi3::FAMILY),
     ("qwen2", qwen2::FAMILY),
     ("qwen3", qwen3::FAMILY),
