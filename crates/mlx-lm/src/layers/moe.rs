@@ -177,7 +177,7 @@ impl Moe {
                 false => None,
             },
             correction: match &args.router {
-                Router::Sigmoid(router) => Some(w.param(router.bias, &[n_experts])?),
+                Router::Sigmoid(router) => Some(w.param_in_float32(router.bias, &[n_experts])?),
                 _ => None,
             },
             top_k,
