@@ -279,3 +279,165 @@ impl Mixer for LatentAttention {
         Cache::kv(window)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mlx_core::nn::WeightMatrix;
+    use mlx_core::{Dtype, Quantization, random};
+
+    use super::super::mask::causal_mask;
+    use super::*;
+
+    fn args() -> LatentArgs {
+        LatentArgs {
+            hidden_size: 16,
+            n_heads: 2,
+            q_lora_rank: Some(8),
+            kv_lora_rank: 64,
+            qk_nope_head_dim: 32,
+            qk_rope_head_dim: 4,
+            v_head_dim: 6,
+            bias: true,
+            norm_eps: 1e-6,
+            rope: RopeArgs {
+                dims: 4,
+                theta: 1e4,
+                traditional: true,
+                scaling: None,
+                max_position_embeddings: None,
+            },
+        }
+    }
+
+    fn normal(shape: &[i32]) -> Result<Array> {
+        Ok(random::normal(shape, Dtype::Float32, 0.0, 1.0, None)?)
+    }
+
+    fn check_close(a: &Array, b: &Array) -> Result<()> {
+        assert_eq!(a.shape(), b.shape());
+        let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f32>()?);
+        let most = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(most < 1e-4, "{most} apart");
+        Ok(())
+    }
+
+    fn packed(weight: &Array) -> Result<WeightMatrix> {
+        let mut weight = WeightMatrix::Dense(weight.clone().into());
+        weight.quantize(Quantization { group_size: 32, ..Quantization::default() })?;
+        Ok(weight)
+    }
+
+    #[test]
+    fn keys_may_stay_unmade() -> Result<()> {
+        random::seed(3)?;
+        let args = args();
+        let mut layer = LatentAttention::new(&Weights::random(1, Dtype::Float32, None)?, &args)?;
+        layer.keys = Keys::EmbedQ(MultiLinear::new(32, 64, 2)?);
+        layer.unembed_out = MultiLinear::new(64, 6, 2)?;
+        let (b, s) = (3, 9);
+        let keys = [normal(&[b, 1, s, 64])?, normal(&[b, 1, s, 4])?];
+        let masks = [
+            (1, Mask::None),
+            (4, Mask::Causal),
+            (4, Mask::Window(3)),
+            (2, Mask::Array(causal_mask(2, 7, Some(5))?)),
+        ];
+        for (l, mask) in masks {
+            let queries = [normal(&[b, 2, l, 32])?, normal(&[b, 2, l, 4])?];
+            let (queries, keys) = (queries.each_ref(), keys.each_ref());
+            let expanded = layer.attend_expanded(queries, keys, &mask)?;
+            assert_eq!(expanded.shape(), [b, l, 12]);
+            check_close(&layer.attend_absorbed(queries, keys, &mask)?, &expanded)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn keys_may_be_packed_in_either_direction() -> Result<()> {
+        random::seed(4)?;
+        let (queries, latents) = (normal(&[2, 3, 5, 32])?, normal(&[2, 1, 7, 64])?);
+        let embed_q = normal(&[3, 64, 32])?;
+        let swap = |x: &Array| x.swapaxes(-1, -2);
+        let check = |keys: Keys, embed_q: &Array| -> Result<()> {
+            let absorbed = keys.absorb(&queries)?;
+            check_close(&absorbed, &queries.matmul(&swap(embed_q)?)?)?;
+            check_close(&keys.expand(&latents)?, &latents.matmul(embed_q)?)
+        };
+        let layer = |weight| MultiLinear { weight };
+        let dense = |weight: Array| layer(WeightMatrix::Dense(weight.into()));
+        check(Keys::EmbedQ(dense(embed_q.clone())), &embed_q)?;
+        check(Keys::KbProj(dense(swap(&embed_q)?)), &embed_q)?;
+        for is_swapped in [false, true] {
+            let weight = packed(&if is_swapped { swap(&embed_q)? } else { embed_q.clone() })?;
+            let WeightMatrix::Packed(parts) = &weight else { panic!("dense") };
+            let numbers = parts.dequantize(Dtype::Float32)?;
+            match is_swapped {
+                false => check(Keys::EmbedQ(layer(weight)), &numbers)?,
+                true => check(Keys::KbProj(layer(weight)), &swap(&numbers)?)?,
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_takes_fewer_products_is_done() -> Result<()> {
+        let args = LatentArgs {
+            kv_lora_rank: 512,
+            qk_nope_head_dim: 128,
+            v_head_dim: 128,
+            hidden_size: 1,
+            n_heads: 1,
+            ..args()
+        };
+        let layer = LatentAttention::new(&Weights::random(1, Dtype::Float32, None)?, &args)?;
+        for (l, s, absorbs) in [
+            (1, 1, false),
+            (1, 2, true),
+            (1, 100_000, true),
+            (8, 1000, true),
+            (2048, 2048, false),
+            (2048, 4096, false),
+        ] {
+            assert_eq!(layer.absorbs(l, s), absorbs, "{l} of {s}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn scores_grow_with_the_stretch() {
+        let with = |scaling: serde_json::Value| {
+            let scaling = serde_json::from_value(scaling).expect("settings");
+            let mut args = args();
+            args.rope.scaling = Some(scaling);
+            args.scale()
+        };
+        let plain = 36f32.powf(-0.5);
+        let magnitude = 0.1 * 40f32.ln() + 1.0;
+        assert_eq!(args().scale(), plain);
+        assert_eq!(with(serde_json::json!({"factor": 40})), plain);
+        assert_eq!(with(serde_json::json!({"factor": 1, "mscale_all_dim": 1})), plain);
+        let stretched = with(serde_json::json!({"factor": 40, "mscale_all_dim": 1}));
+        assert!((stretched - plain * magnitude * magnitude).abs() < 1e-6);
+    }
+
+    #[test]
+    fn numbers_that_no_model_has_are_refused() {
+        args().check().expect("sizes of a model");
+        let changes: [fn(&mut LatentArgs); 9] = [
+            |args| args.hidden_size = 0,
+            |args| args.n_heads = 0,
+            |args| args.n_heads = 1 << 24,
+            |args| args.q_lora_rank = Some(0),
+            |args| args.kv_lora_rank = -1,
+            |args| args.qk_nope_head_dim = i32::MAX,
+            |args| args.qk_rope_head_dim = 0,
+            |args| args.v_head_dim = 1 << 30,
+            |args| (args.n_heads, args.v_head_dim) = (1 << 20, 1 << 11),
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let mut args = args();
+            change(&mut args);
+            assert!(args.check().is_err(), "{i}");
+        }
+    }
+}
