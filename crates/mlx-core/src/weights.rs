@@ -19,7 +19,7 @@ use crate::array::Array;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Checkpoint;
-use crate::nn::{Embedding, LayerNorm, Linear, Param, RmsNorm, WeightMatrix};
+use crate::nn::{Embedding, LayerNorm, Linear, MultiLinear, Param, RmsNorm, WeightMatrix};
 use crate::nn::{SwitchActivation, SwitchGlu, SwitchLinear, SwitchMlp};
 use crate::ops::{self, Packed};
 use crate::quantization::{QuantMode, Quantization, QuantizationConfig};
@@ -233,7 +233,22 @@ impl Weights {
         self.array(name, shape).map(Param::from)
     }
 
+    /// Takes a parameter that is float32 whatever the others are: a narrower type would lose what it
+    /// is for, such as small differences between experts.
+    ///
+    /// # Errors
+    /// When the tensor cannot be read.
+    pub fn param_in_float32(&self, name: &str, shape: &[i32]) -> Result<Param> {
+        let array = self.uncast_array(name, shape)?.astype(Dtype::Float32)?;
+        self.store.count(array.size(), &[&array]);
+        Ok(array.into())
+    }
+
     fn uncounted_array(&self, name: &str, shape: &[i32]) -> Result<Array> {
+        self.cast(self.uncast_array(name, shape)?)
+    }
+
+    fn uncast_array(&self, name: &str, shape: &[i32]) -> Result<Array> {
         if let Source::Random { dtype, key } = &mut *self.store.source.borrow_mut() {
             return random_array(shape, *dtype, key);
         }
@@ -243,7 +258,7 @@ impl Weights {
                 self.mismatched(name, format!("{shape:?}"), &tensor);
                 Ok(stand_in(shape))
             }
-            Some(tensor) => self.cast(tensor.into_array()?),
+            Some(tensor) => tensor.into_array(),
         }
     }
 
@@ -424,6 +439,20 @@ impl Weights {
             weight: self.stack(name, input_dims, &rows)?,
             bias: if bias { Some(self.at(name).param("bias", &rows)?) } else { None },
         })
+    }
+
+    /// Takes a linear layer for each head; argument order is that of mlx-lm's `MultiLinear`.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn multi_linear(
+        &self,
+        name: &str,
+        input_dims: i32,
+        output_dims: i32,
+        num_heads: i32,
+    ) -> Result<MultiLinear> {
+        Ok(MultiLinear { weight: self.stack(name, input_dims, &[num_heads, output_dims])? })
     }
 
     /// Takes stacked gated layers, `gate_proj`, `up_proj` and `down_proj` below `name`; argument order is

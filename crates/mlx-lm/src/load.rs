@@ -13,7 +13,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
 use crate::models::{self, Family, LanguageModel};
-use crate::rules::{self, Rule};
+use crate::rules::{self, Names, Rule};
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
 
 /// How to load.
@@ -77,7 +77,7 @@ impl Model {
         let family = models::family(&config)?;
         let checkpoint = open_checkpoint(files)?;
         let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
-        let rules = family_rules(family, &checkpoint, &config);
+        let rules = family_rules(family, &names_of(&checkpoint), &config);
         let drops = |name: &str| rules::names(&rules, name).is_empty();
         let foreign = match &config.foreign {
             Some(format) => foreign::tensors(&checkpoint, &config, format, options.dtype, drops)?,
@@ -86,6 +86,9 @@ impl Model {
         let weights = match foreign {
             Some(foreign) => {
                 notes.extend(foreign.messages);
+                let shapes = foreign.tensors.iter().map(|(name, t)| (name, t.shape()));
+                let names = shapes.map(|(name, shape)| (name.clone(), shape.to_vec())).collect();
+                let rules = family_rules(family, &names, &config);
                 // Every layer with scales is packed; how is read off its shapes.
                 Weights::from_tensors(rules::apply(&rules, foreign.tensors)?)
                     .with_quantization(Some(QuantizationConfig::default()))
@@ -148,10 +151,13 @@ impl std::ops::DerefMut for Model {
     }
 }
 
-/// Returns the rules from a checkpoint's tensors to those of our layers.
-fn family_rules(family: &Family, checkpoint: &Checkpoint, config: &ModelConfig) -> Vec<Rule> {
-    let shapes = checkpoint.tensors().map(|(name, _, info)| (name.to_owned(), info.shape.clone()));
-    [(family.rules)(config, &shapes.collect()), (family.layout)(config)].concat()
+/// Returns the rules from tensors of these names to those of our layers.
+fn family_rules(family: &Family, names: &Names, config: &ModelConfig) -> Vec<Rule> {
+    [(family.rules)(config, names), (family.layout)(config)].concat()
+}
+
+fn names_of(checkpoint: &Checkpoint) -> Names {
+    checkpoint.tensors().map(|(name, _, info)| (name.to_owned(), info.shape.clone())).collect()
 }
 
 /// Returns a quantization with its layers called as the model has them.

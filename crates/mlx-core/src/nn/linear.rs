@@ -51,8 +51,22 @@ impl WeightMatrix {
             WeightMatrix::Dense(weight) if kernels::has_linear(x, weight, None)? => {
                 kernels::linear(x, weight, None)
             }
-            WeightMatrix::Dense(weight) => x.matmul(&weight.t()?),
+            WeightMatrix::Dense(weight) => x.matmul(&weight.swapaxes(-1, -2)?),
             WeightMatrix::Packed(packed) => packed.matmul(x, true),
+        }
+    }
+
+    /// Returns `x × w`.
+    ///
+    /// # Shape
+    /// `x: […, D] → […, E]`
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn matmul(&self, x: &Array) -> Result<Array> {
+        match self {
+            WeightMatrix::Dense(weight) => x.matmul(weight),
+            WeightMatrix::Packed(packed) => packed.matmul(x, false),
         }
     }
 }

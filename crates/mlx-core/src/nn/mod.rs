@@ -13,6 +13,7 @@
 //! | `Embedding`, `QuantizedEmbedding` | [`Embedding`], dense or packed |
 //! | mlx-lm's `SwitchLinear`, `SwitchGLU`, `SwitchMLP` | [`SwitchLinear`], [`SwitchGlu`], [`SwitchMlp`], dense or packed |
 //! | mlx-lm's `ssm_update` | [`SsmScan`] |
+//! | mlx-lm's `MultiLinear` | [`MultiLinear`], dense or packed |
 //! | `Bilinear` | [`Bilinear`] |
 //! | `Conv1d`, `Conv2d`, `Conv3d` | [`Conv1d`], [`Conv2d`], [`Conv3d`] |
 //! | `ConvTranspose1d`, `ConvTranspose2d`, `ConvTranspose3d` | [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`] |
@@ -53,6 +54,7 @@ mod linear;
 pub mod losses;
 mod make;
 mod module;
+mod multi_linear;
 mod norm;
 mod pooling;
 mod positional;
@@ -82,6 +84,7 @@ pub use dropout::{Dropout, Dropout2d, Dropout3d};
 pub use embedding::Embedding;
 pub use linear::{Linear, WeightMatrix};
 pub use module::{Leaf, LeafMut, Module, Param, Parameters, Training, Visitor, VisitorMut};
+pub use multi_linear::MultiLinear;
 pub use norm::{BatchNorm, BatchNormOptions, GroupNorm, GroupNormOptions, InstanceNorm};
 pub use norm::{LayerNorm, LayerNormOptions, RmsNorm};
 pub use pooling::{AvgPool, AvgPool1d, AvgPool2d, AvgPool3d};

@@ -133,6 +133,27 @@ fn casting_leaves_integers_alone() -> Result<()> {
 }
 
 #[test]
+fn some_parameters_are_float32_whatever_the_others_are() -> Result<()> {
+    let of_type = |dtype| {
+        let w = weights(&[("a.bias", &[4], dtype)]).with_dtype(Some(Dtype::Float16));
+        let bias = w.at("a").param_in_float32("bias", &[4])?;
+        w.finish()?;
+        assert_eq!(w.n_bytes(), 16);
+        Ok::<_, Error>(bias.dtype())
+    };
+    assert_eq!(of_type(Dtype::Float32)?, Dtype::Float32);
+    assert_eq!(of_type(Dtype::Bfloat16)?, Dtype::Float32);
+    let exact = Array::from(0.1f32).reshape([1])?;
+    let w = Weights::from_arrays([("bias".to_owned(), exact.clone())]);
+    let w = w.with_dtype(Some(Dtype::Bfloat16));
+    assert_eq!(w.param_in_float32("bias", &[1])?.to_vec::<f32>()?, [0.1]);
+    let random = Weights::random(1, Dtype::Bfloat16, None)?;
+    assert_eq!(random.param_in_float32("bias", &[4])?.dtype(), Dtype::Float32);
+    assert!(w.param_in_float32("bias", &[1]).is_ok() && w.finish().is_err(), "it is missing");
+    Ok(())
+}
+
+#[test]
 fn stacked_layers_are_checked_like_others() -> Result<()> {
     let stack = |weight: &[i32], scales: &[i32]| {
         let w = weights(&[

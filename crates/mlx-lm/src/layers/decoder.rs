@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::attention::{Attention, AttentionArgs};
 use super::check_size;
 use super::conv::{GatedConv, GatedConvArgs};
+use super::latent::{LatentArgs, LatentAttention};
 use super::mask::{Mask, Masks};
 use super::mixer::Mixer;
 use super::mlp::{Mlp, MlpArgs};
@@ -58,19 +59,26 @@ impl DecoderConfig {
     pub fn attention(&self, rope_theta: Option<f32>) -> Result<AttentionArgs> {
         let head_dim = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1));
         let n_kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
-        let scaling = self.rope_scaling.clone().or(self.rope_parameters.clone());
+        Ok(AttentionArgs {
+            rope: Some(self.rope(head_dim, rope_theta)?),
+            ..AttentionArgs::new(self.hidden_size, self.num_attention_heads, n_kv_heads, head_dim)
+        })
+    }
+
+    /// Returns the rotation of so many elements of each head.
+    ///
+    /// # Errors
+    /// When neither the settings nor the family give the rotary base.
+    pub fn rope(&self, dims: i32, rope_theta: Option<f32>) -> Result<RopeArgs> {
         let written = self.rope_parameters.as_ref().and_then(RopeScaling::rope_theta);
         let theta = self.rope_theta.or(written).or(rope_theta);
-        Ok(AttentionArgs {
-            rope: Some(RopeArgs {
-                dims: head_dim,
-                theta: theta
-                    .ok_or_else(|| Error::format("config.json", "\"rope_theta\" is missing"))?,
-                traditional: self.rope_traditional,
-                scaling,
-                max_position_embeddings: self.max_position_embeddings,
-            }),
-            ..AttentionArgs::new(self.hidden_size, self.num_attention_heads, n_kv_heads, head_dim)
+        Ok(RopeArgs {
+            dims,
+            theta: theta
+                .ok_or_else(|| Error::format("config.json", "\"rope_theta\" is missing"))?,
+            traditional: self.rope_traditional,
+            scaling: self.rope_scaling.clone().or(self.rope_parameters.clone()),
+            max_position_embeddings: self.max_position_embeddings,
         })
     }
 
@@ -183,6 +191,8 @@ pub enum MixerArgs {
     Attention(AttentionArgs),
     /// A gated short convolution, `conv`.
     Conv(GatedConvArgs),
+    /// Attention to latents, `self_attn`.
+    Latent(LatentArgs),
 }
 
 impl MixerArgs {
@@ -190,20 +200,23 @@ impl MixerArgs {
         match self {
             MixerArgs::Attention(args) => args.check(),
             MixerArgs::Conv(args) => check_size("hidden_size", args.hidden_size),
+            MixerArgs::Latent(args) => args.check(),
         }
     }
 
     fn make(&self, w: &Weights) -> Result<Box<dyn Mixer>> {
+        let w = &w.at(self.name());
         Ok(match self {
-            MixerArgs::Attention(args) => Box::new(Attention::new(&w.at("self_attn"), args)?),
-            MixerArgs::Conv(args) => Box::new(GatedConv::new(&w.at("conv"), args)?),
+            MixerArgs::Attention(args) => Box::new(Attention::new(w, args)?),
+            MixerArgs::Conv(args) => Box::new(GatedConv::new(w, args)?),
+            MixerArgs::Latent(args) => Box::new(LatentAttention::new(w, args)?),
         })
     }
 
     /// The name of the layer, by which its tensors are found.
     fn name(&self) -> &'static str {
         match self {
-            MixerArgs::Attention(_) => "self_attn",
+            MixerArgs::Attention(_) | MixerArgs::Latent(_) => "self_attn",
             MixerArgs::Conv(_) => "conv",
         }
     }
@@ -218,6 +231,12 @@ impl From<AttentionArgs> for MixerArgs {
 impl From<GatedConvArgs> for MixerArgs {
     fn from(args: GatedConvArgs) -> MixerArgs {
         MixerArgs::Conv(args)
+    }
+}
+
+impl From<LatentArgs> for MixerArgs {
+    fn from(args: LatentArgs) -> MixerArgs {
+        MixerArgs::Latent(args)
     }
 }
 

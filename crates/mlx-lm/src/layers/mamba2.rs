@@ -95,7 +95,7 @@ impl Mamba2 {
             in_proj: w.linear("in_proj", dim, inner + channels + n_heads, proj_bias)?,
             conv1d: ShortConv::new(&w.at("conv1d"), channels, args.n_taps, args.conv_bias)?,
             dt_bias: w.param("dt_bias", &[n_heads])?,
-            a_log: w.param("A_log", &[n_heads])?,
+            a_log: w.param_in_float32("A_log", &[n_heads])?,
             d: w.param("D", &[n_heads])?,
             norm: w.rms_norm("norm", inner, args.eps)?,
             out_proj: w.linear("out_proj", inner, dim, proj_bias)?,

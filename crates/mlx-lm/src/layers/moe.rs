@@ -222,7 +222,7 @@ impl Gate {
         Ok(Gate {
             linear: w.linear("gate", dim, n_experts, bias)?,
             correction: match &args.router {
-                Router::Sigmoid(router) => Some(w.param(router.bias, &[n_experts])?),
+                Router::Sigmoid(router) => Some(w.param_in_float32(router.bias, &[n_experts])?),
                 _ => None,
             },
             top_k,

@@ -211,12 +211,14 @@ fn yarn(args: &RopeArgs, scaling: &RopeScaling) -> Result<(Array, f32)> {
     let divisor = ((&stretched * &mask)? + (&plain * (1.0 - &mask)?))?;
     let freqs = ((&stretched * &plain)? / divisor)?;
 
-    let mscale = |weight: f32| {
-        if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
-    };
-    let magnitude = mscale(scaling.get("mscale").unwrap_or(1.0))
-        / mscale(scaling.get("mscale_all_dim").unwrap_or(0.0));
+    let magnitude = yarn_magnitude(factor, scaling.get("mscale").unwrap_or(1.0))
+        / yarn_magnitude(factor, scaling.get("mscale_all_dim").unwrap_or(0.0));
     Ok((freqs, magnitude))
+}
+
+/// Returns the factor that keeps attention over `factor` times as many tokens sharp.
+pub(super) fn yarn_magnitude(factor: f32, weight: f32) -> f32 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
 }
 
 fn longrope(args: &RopeArgs, scaling: &RopeScaling) -> Result<(Array, f32)> {

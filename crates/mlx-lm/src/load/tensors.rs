@@ -3,7 +3,7 @@
 use mlx_core::Dtype;
 use mlx_core::io::Checkpoint;
 
-use super::family_rules;
+use super::{family_rules, names_of};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::models;
@@ -30,7 +30,7 @@ pub struct StoredTensor {
 /// # Errors
 /// When the architecture is unknown.
 pub fn tensors(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Vec<StoredTensor>> {
-    let rules = family_rules(models::family(config)?, checkpoint, config);
+    let rules = family_rules(models::family(config)?, &names_of(checkpoint), config);
     let mut tensors: Vec<StoredTensor> = checkpoint
         .tensors()
         .map(|(name, _, info)| {

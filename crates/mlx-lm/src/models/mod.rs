@@ -4,11 +4,13 @@
 //! states. It knows nothing of files, sampling or tokenizers. To add one, write its file and add
 //! a line to `FAMILIES`.
 
+mod deepseek_v3;
 mod gemma3;
 mod gemma3_text;
 mod gemma4;
 mod gemma4_text;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt_oss;
 mod lfm2;
 mod llama;
@@ -67,13 +69,17 @@ pub(crate) struct Family {
 
 /// Every `model_type` and its family.
 const FAMILIES: &[(&str, Family)] = &[
+    ("deepseek_v3", deepseek_v3::FAMILY),
     ("gemma3", gemma3::FAMILY),
     ("gemma3_text", gemma3_text::FAMILY),
     ("gemma4", gemma4::FAMILY),
     ("gemma4_text", gemma4_text::FAMILY),
     ("gemma4_unified", gemma4::FAMILY),
     ("glm4_moe", glm4_moe::FAMILY),
+    ("glm4_moe_lite", glm4_moe_lite::FAMILY),
     ("gpt_oss", gpt_oss::FAMILY),
+    ("joyai_llm_flash", deepseek_v3::FAMILY),
+    ("kimi_k2", deepseek_v3::FAMILY),
     ("lfm2", lfm2::FAMILY),
     ("llama", llama::FAMILY),
     ("minimax", minimax::FAMILY),

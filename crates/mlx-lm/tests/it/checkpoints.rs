@@ -1,17 +1,19 @@
 //! Tiny checkpoints of every family and weight format against mlx-lm's logits and tokens.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use fixtures::Tolerance;
 use mlx_lm::cache::{Cache, Padding};
 use mlx_lm::core::io::SafetensorsFile;
 use mlx_lm::core::kernels::Arithmetic;
-use mlx_lm::core::{Array, Dtype};
+use mlx_lm::core::ops::{self, Packed};
+use mlx_lm::core::{Array, Dtype, Quantization, load_safetensors, save_safetensors};
 use mlx_lm::files::ModelFiles;
 use mlx_lm::generate::{GenerateOptions, TokenSession};
 use mlx_lm::load::{LoadOptions, Model};
 use mlx_lm::perplexity::perplexity;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DIR: &str = "mlx-lm/checkpoints";
 const FAMILIES: &str = "mlx-lm/families";
@@ -292,6 +294,101 @@ fn phi3_has_a_window_where_it_says_so() -> mlx_lm::Result<()> {
     Ok(())
 }
 
+/// A checkpoint without packed weights, whose latents have the size of a group.
+fn dense_latents() -> mlx_lm::Result<BTreeMap<String, Array>> {
+    let dir = fixtures::path(FAMILIES).join("glm4_moe_lite-affine4");
+    let mut arrays = load_safetensors(dir.join("model.safetensors"))?;
+    let quantization = Quantization { group_size: 32, ..Quantization::default() };
+    let layers: Vec<String> =
+        arrays.keys().filter_map(|name| name.strip_suffix(".scales")).map(str::to_owned).collect();
+    for layer in layers {
+        let mut take = |part: &str| arrays.remove(&format!("{layer}.{part}"));
+        let weight = take("weight").expect("a weight");
+        let scales = take("scales").expect("scales");
+        let packed = Packed { weight, scales, biases: take("biases"), quantization };
+        arrays.insert(format!("{layer}.weight"), packed.dequantize(None)?);
+    }
+    for i in 0..2 {
+        let layer = format!("model.layers.{i}.self_attn");
+        let mut take = |name: &str| arrays.remove(&format!("{layer}.{name}.weight")).expect(name);
+        let rows = [take("embed_q").swapaxes(-1, -2)?, take("unembed_out")];
+        let kv_b_proj = ops::concatenate(&rows, 1)?.reshape([-1, 32])?;
+        arrays.insert(format!("{layer}.kv_b_proj.weight"), kv_b_proj);
+    }
+    Ok(arrays)
+}
+
+/// Older checkpoints of MLX's, and those of others, have the rows of keys and values of all heads packed
+/// together.
+#[test]
+fn packed_rows_of_latents_are_cut_without_loss() -> mlx_lm::Result<()> {
+    let mut config = fixtures::json(&format!("{FAMILIES}/glm4_moe_lite-affine4/config.json"));
+    let object = config.as_object_mut().expect("an object");
+    object.remove("quantization");
+    object.remove("quantization_config");
+    let logits = |arrays: &BTreeMap<String, Array>, quantization: Option<(&str, Value)>| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = config.clone();
+        if let Some((key, settings)) = quantization {
+            config[key] = settings;
+        }
+        std::fs::write(dir.path().join("config.json"), config.to_string()).expect("a file");
+        let named = arrays.iter().map(|(name, array)| (name.as_str(), array));
+        save_safetensors(dir.path().join("model.safetensors"), named, &[])?;
+        let files = ModelFiles::directory(dir.path())?;
+        let (model, _) = Model::load(&files, &LoadOptions::default())?;
+        let mut caches = model.make_cache();
+        let mut logits = last_logits(&model, &mut caches, &[5, 9, 1, 33, 60, 2])?;
+        logits.extend(last_logits(&model, &mut caches, &[8])?);
+        Ok::<_, mlx_lm::Error>(logits)
+    };
+    let names = [0, 1].map(|i| format!("model.layers.{i}.self_attn.kv_b_proj"));
+    let affine = json!({"group_size": 32, "bits": 4});
+    let weights = json!({"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": true});
+    let foreign = json!({
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "config_groups": {"all": {"weights": weights}},
+    });
+    let all = dense_latents()?;
+    let exact = logits(&all, None)?;
+    for (packed_layers, is_foreign) in [(&names[..], false), (&names[1..], false), (&names, true)] {
+        // The same numbers, packed and not.
+        let (mut packed, mut dense) = (all.clone(), all.clone());
+        for name in packed_layers {
+            let weight = all[&format!("{name}.weight")].clone();
+            let mut set = |part: &str, array| packed.insert(format!("{name}.{part}"), array);
+            let numbers = if is_foreign {
+                let scale = Array::from(0.02f32).broadcast_to([weight.dim(0)?, 1])?;
+                let codes = (&weight / &scale)?
+                    .round(0)?
+                    .clip(Some(&Array::from(-127.0f32)), Some(&Array::from(127.0f32)))?;
+                let numbers = (&codes * &scale)?;
+                set("weight", codes.astype(Dtype::Int8)?);
+                set("weight_scale", scale);
+                numbers
+            } else {
+                let format = Quantization { group_size: 32, ..Quantization::default() };
+                let rows = ops::quantize(&weight, format)?;
+                let numbers = rows.dequantize(None)?;
+                set("weight", rows.weight);
+                set("scales", rows.scales);
+                set("biases", rows.biases.expect("biases"));
+                numbers
+            };
+            dense.insert(format!("{name}.weight"), numbers);
+        }
+        let settings = match is_foreign {
+            true => ("quantization_config", foreign.clone()),
+            false => ("quantization", affine.clone()),
+        };
+        let (ours, expected) = (logits(&packed, Some(settings))?, logits(&dense, None)?);
+        assert!(distance(&ours, &expected) < 1e-4, "{packed_layers:?}");
+        assert!(distance(&exact, &expected) > 1e-3, "{packed_layers:?}: nothing was packed");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_session_reuses_what_it_knows() -> mlx_lm::Result<()> {
     for name in ["qwen3-f32", "llama-sliding"] {
@@ -340,6 +437,21 @@ fn loading_casts_on_request() -> mlx_lm::Result<()> {
             check(&case, Dtype::Bfloat16)?;
             check(&case, Dtype::Float16)?;
         }
+    }
+    Ok(())
+}
+
+/// Which expert a token goes to hangs on small differences between biases.
+#[test]
+fn biases_of_experts_stay_float32() -> mlx_lm::Result<()> {
+    let files = ModelFiles::directory(fixtures::path(FAMILIES).join("deepseek_v3-f32"))?;
+    let (model, _) = Model::load(&files, &LoadOptions { dtype: Some(Dtype::Bfloat16) })?;
+    for (name, array) in model.parameters().iter() {
+        let dtype = match name.ends_with(".e_score_correction_bias") {
+            true => Dtype::Float32,
+            false => Dtype::Bfloat16,
+        };
+        assert_eq!(array.dtype(), dtype, "{name}");
     }
     Ok(())
 }
