@@ -386,9 +386,7 @@ impl Iterator for TokenStream<'_> {
         if self.n >= self.limits.max_tokens {
             return None;
         }
-        self.step()
-            .inspect_err(|_| self.reset())
-            .transpose()
+        self.step().inspect_err(|_| self.reset()).transpose()
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::attention::{Attention, AttentionArgs};
 use super::check_size;
+use super::gated_delta::{GatedDeltaArgs, GatedDeltaNet};
 use super::mask::{Mask, Masks};
 use super::mixer::Mixer;
 use super::mlp::{Mlp, MlpArgs};
@@ -22,7 +23,8 @@ pub struct DecoderConfig {
     pub hidden_size: i32,
     /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Size between the projections of the feed-forward layers.
+    /// Size between the projections of the feed-forward layers; absent where all have experts.
+    #[serde(default)]
     pub intermediate_size: i32,
     /// Number of query heads.
     pub num_attention_heads: i32,
@@ -150,18 +152,22 @@ pub enum Norms {
 pub enum MixerArgs {
     /// Attention, `self_attn`.
     Attention(AttentionArgs),
+    /// A gated delta rule, `linear_attn`.
+    GatedDelta(GatedDeltaArgs),
 }
 
 impl MixerArgs {
     fn check(&self) -> Result<()> {
         match self {
             MixerArgs::Attention(args) => args.check(),
+            MixerArgs::GatedDelta(args) => args.check(),
         }
     }
 
     fn make(&self, w: &Weights) -> Result<Box<dyn Mixer>> {
         Ok(match self {
-            MixerArgs::Attention(args) => Box::new(Attention::new(&w.at("self_attn"), args)?),
+            MixerArgs::Attention(args) => Box::new(Attention::new(&w.at(self.name()), args)?),
+            MixerArgs::GatedDelta(args) => Box::new(GatedDeltaNet::new(&w.at(self.name()), args)?),
         })
     }
 
@@ -169,6 +175,7 @@ impl MixerArgs {
     fn name(&self) -> &'static str {
         match self {
             MixerArgs::Attention(_) => "self_attn",
+            MixerArgs::GatedDelta(_) => "linear_attn",
         }
     }
 }
@@ -176,6 +183,12 @@ impl MixerArgs {
 impl From<AttentionArgs> for MixerArgs {
     fn from(args: AttentionArgs) -> MixerArgs {
         MixerArgs::Attention(args)
+    }
+}
+
+impl From<GatedDeltaArgs> for MixerArgs {
+    fn from(args: GatedDeltaArgs) -> MixerArgs {
+        MixerArgs::GatedDelta(args)
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod conv;
 pub mod decoder;
+pub mod gated_delta;
 pub mod mask;
 pub mod mixer;
 pub mod mlp;
