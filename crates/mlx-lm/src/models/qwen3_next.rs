@@ -186,7 +186,7 @@ impl Config {
     fn is_attention(&self, i: usize) -> bool {
         match self.layer_types.as_ref().and_then(|types| types.get(i)) {
             Some(kind) => kind == "full_attention",
-            None => (i + 1) % self.full_attention_interval.max(1) == 0,
+            None => (i + 1).is_multiple_of(self.full_attention_interval.max(1)),
         }
     }
 
@@ -311,7 +311,7 @@ mod tests {
         let (full, linear) = ("full_attention", "linear_attention");
         assert_eq!(attention(&[]).expect("layers"), [3]);
         let interval = ("full_attention_interval", json!(2));
-        assert_eq!(attention(&[interval.clone()]).expect("layers"), [1, 3]);
+        assert_eq!(attention(std::slice::from_ref(&interval)).expect("layers"), [1, 3]);
         let given = types([full, linear, linear, linear, full]);
         assert_eq!(attention(&[interval, given]).expect("layers"), [0, 4]);
         for wrong in [types([full, linear, "other", full, full]), ("layer_types", json!([full]))] {
