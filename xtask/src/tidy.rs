@@ -22,7 +22,7 @@ const LONG_FILES: &[(&str, &str)] = &[("crates/mlx-core/tests/it/hostile.rs", "o
 const FILE_LINES: usize = 600;
 
 /// Model files that may have [`HYBRID_LINES`] because they are hybrids or mixtures of experts.
-const HYBRID_MODELS: &[&str] = &["gemma4_text.rs", "nemotron_h.rs"];
+const HYBRID_MODELS: &[&str] = &["gemma4_text.rs", "nemotron_h.rs", "qwen3_next.rs"];
 const DENSE_LINES: usize = 250;
 const HYBRID_LINES: usize = 400;
 

@@ -28,6 +28,8 @@ pub(crate) enum Rule {
     Rename(&'static str, &'static str),
     /// Stacks the tensors of one name but for the number that `%` stands for.
     Stack(&'static str, &'static str),
+    /// Joins tensors along their first axis, in the order of their patterns.
+    Join(&'static [&'static str], &'static str),
     /// Cuts a tensor in parts.
     Split(&'static str, Cut, &'static [&'static str]),
     /// Changes tensors, which keep their names.
@@ -103,7 +105,7 @@ pub(crate) fn apply(
             match rule {
                 Rule::Drop(_) | Rule::DropFrom(..) => {}
                 Rule::Rename(_, to) => next.insert(found.in_place_of(to), tensor)?,
-                Rule::Stack(_, to) => {
+                Rule::Stack(_, to) | Rule::Join(_, to) => {
                     let stack = stacks.entry(found.in_place_of(to)).or_default();
                     stack.insert(found.index, (name, tensor));
                 }
@@ -120,14 +122,21 @@ pub(crate) fn apply(
             }
         }
         for (to, parts) in stacks {
-            if let Some(missing) = (0..parts.len()).find(|i| !parts.contains_key(i)) {
-                let n = parts.keys().next_back().map_or(0, |last| last + 1);
+            let n = match rule {
+                Rule::Join(patterns, _) => patterns.len(),
+                _ => parts.keys().next_back().map_or(0, |last| last + 1),
+            };
+            if let Some(missing) = (0..n).find(|i| !parts.contains_key(i)) {
                 let text = format!("of the {n} tensors for {to}, number {missing} is missing");
                 return Err(Error::format("weights", text));
             }
             let tensors = parts.into_values().map(|(_, tensor)| tensor).collect();
-            let stacked = Tensor::stack(tensors).map_err(|e| Error::format(&to, e.to_string()))?;
-            next.insert(to, stacked)?;
+            let whole = match rule {
+                Rule::Join(..) => Tensor::concatenate(tensors, 0),
+                _ => Tensor::stack(tensors),
+            };
+            let whole = whole.map_err(|e| Error::format(&to, e.to_string()))?;
+            next.insert(to, whole)?;
         }
         all = next.0;
     }
@@ -156,6 +165,13 @@ pub(crate) fn way<'r>(rules: &'r [Rule], name: &str) -> (Vec<&'r Rule>, Vec<Stri
                 Rule::Drop(_) | Rule::DropFrom(..) => {}
                 Rule::Change(..) => next.push(name),
                 Rule::Rename(_, to) | Rule::Stack(_, to) => next.push(found.in_place_of(to)),
+                Rule::Join(_, to) => {
+                    // Several parts of one tensor may meet again.
+                    let to = found.in_place_of(to);
+                    if !next.contains(&to) {
+                        next.push(to);
+                    }
+                }
                 Rule::Split(.., parts) => {
                     next.extend(parts.iter().map(|to| found.in_place_of(to)));
                 }
@@ -182,16 +198,23 @@ impl Named {
 
 impl Rule {
     fn found_in<'n>(&self, name: &'n str) -> Option<Found<'n>> {
-        let (Rule::Drop(pattern)
-        | Rule::DropFrom(pattern, _)
-        | Rule::Rename(pattern, _)
-        | Rule::Stack(pattern, _)
-        | Rule::Split(pattern, ..)
-        | Rule::Change(pattern, _)) = self;
-        let mut found = Found { texts: Vec::new(), index: 0 };
-        let applies = found.matches(pattern, name)
-            && !matches!(self, Rule::DropFrom(_, least) if found.index < *least);
-        applies.then_some(found)
+        let find = |pattern: &str, index: usize| {
+            let mut found = Found { texts: Vec::new(), index };
+            let applies = found.matches(pattern, name)
+                && !matches!(self, Rule::DropFrom(_, least) if found.index < *least);
+            applies.then_some(found)
+        };
+        match self {
+            Rule::Drop(pattern)
+            | Rule::DropFrom(pattern, _)
+            | Rule::Rename(pattern, _)
+            | Rule::Stack(pattern, _)
+            | Rule::Split(pattern, ..)
+            | Rule::Change(pattern, _) => find(pattern, 0),
+            Rule::Join(patterns, _) => {
+                patterns.iter().enumerate().find_map(|(i, pattern)| find(pattern, i))
+            }
+        }
     }
 }
 
@@ -202,6 +225,7 @@ impl fmt::Display for Rule {
             Rule::DropFrom(pattern, least) => write!(f, "leave out {pattern} from {least} on"),
             Rule::Rename(pattern, to) => write!(f, "rename {pattern} to {to}"),
             Rule::Stack(pattern, to) => write!(f, "stack {pattern} as {to}"),
+            Rule::Join(patterns, to) => write!(f, "join {} as {to}", patterns.join(", ")),
             Rule::Split(pattern, cut, parts) => {
                 let cut = match cut {
                     Cut::Even(_) => "in parts of one size".to_owned(),
@@ -275,7 +299,7 @@ impl Change {
     }
 }
 
-/// What the signs of a pattern stand for.
+/// What the signs of a pattern stand for; of several patterns, the index says which.
 struct Found<'n> {
     texts: Vec<&'n str>,
     index: usize,
@@ -408,6 +432,23 @@ mod tests {
         assert!(error.contains("5.switch.gate.weight") && error.contains("number 1"), "{error}");
         let unlike = [0, 1].map(|i| (format!("5.experts.{i}.w1.weight"), tensor(&[2 + i], 0)));
         assert!(apply(&rules, unlike).is_err());
+    }
+
+    #[test]
+    fn tensors_are_joined_in_the_order_of_patterns() {
+        let rules = [Rule::Join(&["#.z.*", "#.a.*"], "#.za.*")];
+        assert_eq!(super::names(&rules, "3.a.weight"), ["3.za.weight"]);
+        let split = Rule::Split("#.az.*", Cut::Even(2), &["#.a.*", "#.z.*"]);
+        assert_eq!(super::names(&[&[split][..], &rules].concat(), "3.az.b"), ["3.za.b"]);
+        let named = |name: &str, rows, start| (name.to_owned(), tensor(&[rows, 2], start));
+        let parts = [named("3.a.weight", 1, 0), named("3.z.weight", 2, 10), named("3.b", 1, 0)];
+        let mut joined = apply(&rules, parts).expect("they apply");
+        let za = joined.remove("3.za.weight").expect("it is there");
+        assert_eq!((values(za), joined.len()), (vec![10, 11, 12, 13, 0, 1], 1));
+        for (part, missing) in [("3.a.weight", "number 0"), ("3.z.weight", "number 1")] {
+            let error = apply(&rules, [named(part, 1, 0)]).expect_err("one is missing").to_string();
+            assert!(error.contains("3.za.weight") && error.contains(missing), "{error}");
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod activation;
 mod argmax;
 mod attention;
 mod cached_attention;
+mod causal_conv;
 mod compute;
 mod elementwise;
+mod gated_delta;
 mod matmul;
 mod norm;
 mod quantized;
@@ -26,7 +28,9 @@ pub(crate) use attention::{AttentionOptions, attention, has_attention};
 pub(crate) use cached_attention::{
     CachedAttentionArrays, CachedAttentionParts, RopeParts, cached_attention,
 };
+pub(crate) use causal_conv::{CausalConvArrays, causal_conv};
 pub(crate) use elementwise::{add, multiply};
+pub(crate) use gated_delta::{GatedDeltaArrays, GatedDeltaParts, gated_delta};
 pub(crate) use matmul::{GatherLinear, gather_linear, has_gather_linear, has_linear, linear};
 pub(crate) use norm::{add_rms_norm, layer_norm, rms_norm};
 pub(crate) use quantized::{GatedFallback, PackedLayer, gated_quantized_matmul, quantized_matmul};

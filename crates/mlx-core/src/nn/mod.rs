@@ -14,8 +14,10 @@
 //! | mlx-lm's `SwitchLinear`, `SwitchGLU`, `SwitchMLP` | [`SwitchLinear`], [`SwitchGlu`], [`SwitchMlp`], dense or packed |
 //! | mlx-lm's `ssm_update` | [`SsmScan`] |
 //! | mlx-lm's `MultiLinear` | [`MultiLinear`], dense or packed |
+//! | mlx-lm's `gated_delta_update` | [`GatedDelta`], with the norm and gate behind it |
 //! | `Bilinear` | [`Bilinear`] |
 //! | `Conv1d`, `Conv2d`, `Conv3d` | [`Conv1d`], [`Conv2d`], [`Conv3d`] |
+//! | a depthwise `Conv1d` with what it remembers | [`CausalConv`] |
 //! | `ConvTranspose1d`, `ConvTranspose2d`, `ConvTranspose3d` | [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`] |
 //! | `RMSNorm`, `LayerNorm` | [`RmsNorm`], [`LayerNorm`] |
 //! | `GroupNorm`, `InstanceNorm`, `BatchNorm` | [`GroupNorm`], [`InstanceNorm`], [`BatchNorm`] |
@@ -45,10 +47,12 @@ mod attention;
 mod bilinear;
 mod buffer;
 mod cached_attention;
+mod causal_conv;
 mod containers;
 mod conv;
 mod dropout;
 mod embedding;
+mod gated_delta;
 pub mod init;
 mod linear;
 pub mod losses;
@@ -75,6 +79,7 @@ pub use attention::attention;
 pub use bilinear::Bilinear;
 pub use buffer::Buffer;
 pub use cached_attention::{CachedAttention, KvRows, KvStore};
+pub use causal_conv::CausalConv;
 pub use containers::{Activation, Identity, Layer, PRelu, Sequential};
 pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvOptions};
 pub use conv::{
@@ -82,6 +87,7 @@ pub use conv::{
 };
 pub use dropout::{Dropout, Dropout2d, Dropout3d};
 pub use embedding::Embedding;
+pub use gated_delta::{GatedDelta, GatedDeltaInputs};
 pub use linear::{Linear, WeightMatrix};
 pub use module::{Leaf, LeafMut, Module, Param, Parameters, Training, Visitor, VisitorMut};
 pub use multi_linear::MultiLinear;

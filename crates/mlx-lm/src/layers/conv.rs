@@ -1,7 +1,7 @@
 //! Short convolutions over time.
 
-use mlx_core::nn::{Linear, Param};
-use mlx_core::{Array, NewAxis, Weights, ops};
+use mlx_core::nn::{CausalConv, Linear, Param};
+use mlx_core::{Array, Weights};
 
 use super::check_size;
 use super::mask::Mask;
@@ -15,6 +15,7 @@ pub struct ShortConv {
     weight: Param,
     /// `[C]`
     bias: Option<Param>,
+    has_silu: bool,
 }
 
 mlx_core::module! { ShortConv { weight, bias } }
@@ -35,7 +36,14 @@ impl ShortConv {
         Ok(ShortConv {
             weight: w.param("weight", &[n_channels, n_taps, 1])?,
             bias: if bias { Some(w.param("bias", &[n_channels])?) } else { None },
+            has_silu: false,
         })
+    }
+
+    /// Returns the same with SiLU behind it.
+    #[must_use]
+    pub fn with_silu(self) -> ShortConv {
+        ShortConv { has_silu: true, ..self }
     }
 
     /// Applies the layer; the cache keeps the last inputs in its array `i`.
@@ -54,24 +62,11 @@ impl ShortConv {
         cache: &mut RecurrentCache,
         i: usize,
     ) -> mlx_core::Result<Array> {
-        let [b, l, n_channels] = x.dims()?;
-        let n_before = self.weight.dim(1)? - 1;
-        let x = match tokens {
-            Some(tokens) => ops::where_(&tokens.at((.., .., NewAxis))?, x, 0.0)?,
-            None => x.clone(),
-        };
-        let before = match cache.take(i) {
-            Some(before) => before,
-            None => ops::zeros(&[b, n_before, n_channels], x.dtype())?,
-        };
-        let inputs = ops::concatenate([&before, &x], 1)?;
-        cache.set(i, inputs.at((.., l..))?);
-        let tap = |k: i32| inputs.at((.., k..k + l))? * self.weight.at((.., k, 0))?;
-        let sum = (1..=n_before).try_fold(tap(0)?, |sum, k| sum + tap(k)?)?;
-        match &self.bias {
-            Some(bias) => sum + &**bias,
-            None => Ok(sum),
-        }
+        let bias = self.bias.as_deref();
+        let conv = CausalConv { weight: &self.weight, bias, has_silu: self.has_silu };
+        let (y, last) = conv.forward(x.clone(), tokens, cache.take(i))?;
+        cache.set(i, last);
+        Ok(y)
     }
 }
 

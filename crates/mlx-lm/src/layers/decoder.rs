@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::attention::{Attention, AttentionArgs};
 use super::check_size;
 use super::conv::{GatedConv, GatedConvArgs};
+use super::gated_delta::{GatedDeltaArgs, GatedDeltaNet};
 use super::latent::{LatentArgs, LatentAttention};
 use super::mask::{Mask, Masks};
 use super::mixer::Mixer;
@@ -24,7 +25,8 @@ pub struct DecoderConfig {
     pub hidden_size: i32,
     /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Size between the projections of the feed-forward layers.
+    /// Size between the projections of the feed-forward layers; absent where all have experts.
+    #[serde(default)]
     pub intermediate_size: i32,
     /// Number of query heads.
     pub num_attention_heads: i32,
@@ -193,6 +195,8 @@ pub enum MixerArgs {
     Conv(GatedConvArgs),
     /// Attention to latents, `self_attn`.
     Latent(LatentArgs),
+    /// A gated delta rule, `linear_attn`.
+    GatedDelta(GatedDeltaArgs),
 }
 
 impl MixerArgs {
@@ -201,6 +205,7 @@ impl MixerArgs {
             MixerArgs::Attention(args) => args.check(),
             MixerArgs::Conv(args) => check_size("hidden_size", args.hidden_size),
             MixerArgs::Latent(args) => args.check(),
+            MixerArgs::GatedDelta(args) => args.check(),
         }
     }
 
@@ -210,6 +215,7 @@ impl MixerArgs {
             MixerArgs::Attention(args) => Box::new(Attention::new(w, args)?),
             MixerArgs::Conv(args) => Box::new(GatedConv::new(w, args)?),
             MixerArgs::Latent(args) => Box::new(LatentAttention::new(w, args)?),
+            MixerArgs::GatedDelta(args) => Box::new(GatedDeltaNet::new(w, args)?),
         })
     }
 
@@ -218,6 +224,7 @@ impl MixerArgs {
         match self {
             MixerArgs::Attention(_) | MixerArgs::Latent(_) => "self_attn",
             MixerArgs::Conv(_) => "conv",
+            MixerArgs::GatedDelta(_) => "linear_attn",
         }
     }
 }
@@ -237,6 +244,12 @@ impl From<GatedConvArgs> for MixerArgs {
 impl From<LatentArgs> for MixerArgs {
     fn from(args: LatentArgs) -> MixerArgs {
         MixerArgs::Latent(args)
+    }
+}
+
+impl From<GatedDeltaArgs> for MixerArgs {
+    fn from(args: GatedDeltaArgs) -> MixerArgs {
+        MixerArgs::GatedDelta(args)
     }
 }
 

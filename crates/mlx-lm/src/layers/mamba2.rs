@@ -93,7 +93,8 @@ impl Mamba2 {
         let &Mamba2Args { hidden_size: dim, n_heads, proj_bias, .. } = args;
         Ok(Mamba2 {
             in_proj: w.linear("in_proj", dim, inner + channels + n_heads, proj_bias)?,
-            conv1d: ShortConv::new(&w.at("conv1d"), channels, args.n_taps, args.conv_bias)?,
+            conv1d: ShortConv::new(&w.at("conv1d"), channels, args.n_taps, args.conv_bias)?
+                .with_silu(),
             dt_bias: w.param("dt_bias", &[n_heads])?,
             a_log: w.param_in_float32("A_log", &[n_heads])?,
             d: w.param("D", &[n_heads])?,
@@ -140,7 +141,7 @@ impl Mixer for Mamba2 {
         let gate = part(&projected, 0, inner)?;
         let dt = part(&projected, behind, behind + n_heads)?;
         let mixed = part(&projected, inner, behind)?;
-        let mixed = nn::silu(&self.conv1d.forward(&mixed, tokens.as_ref(), cache, 0)?)?;
+        let mixed = self.conv1d.forward(&mixed, tokens.as_ref(), cache, 0)?;
         let of_groups = |from: i32| {
             let rows = part(&mixed, from, from + n_groups * state_size)?;
             rows.reshape([b, l, n_groups, state_size])

@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod conv;
 pub mod decoder;
+pub mod gated_delta;
 pub mod latent;
 pub mod mamba2;
 pub mod mask;

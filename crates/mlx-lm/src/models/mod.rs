@@ -22,7 +22,9 @@ mod nemotron_h;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
+mod qwen3_next;
 
 use mlx_core::nn::Module;
 use mlx_core::{Array, Weights};
@@ -92,7 +94,10 @@ const FAMILIES: &[(&str, Family)] = &[
     ("phi3", phi3::FAMILY),
     ("qwen2", qwen2::FAMILY),
     ("qwen3", qwen3::FAMILY),
+    ("qwen3_5", qwen3_5::FAMILY),
+    ("qwen3_5_moe", qwen3_5::FAMILY),
     ("qwen3_moe", qwen3_moe::FAMILY),
+    ("qwen3_next", qwen3_next::FAMILY),
 ];
 
 /// Returns every `model_type` that can be loaded.

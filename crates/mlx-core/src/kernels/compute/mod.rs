@@ -9,10 +9,12 @@
 pub(crate) mod activation;
 pub(crate) mod argmax;
 pub(crate) mod attention;
+pub(crate) mod causal_conv;
 mod cores;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod float;
+pub(crate) mod gated_delta;
 pub(crate) mod heads;
 pub(crate) mod isa;
 pub(crate) mod matmul;
