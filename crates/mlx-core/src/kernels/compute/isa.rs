@@ -6,8 +6,10 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m128, __m256, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_ps, _mm_loadu_si128,
-    _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_hadd_ps,
+    __m128, __m256, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_ps, _mm_loadl_epi64,
+    _mm_loadu_si128, _mm_prefetch, _mm256_and_si256, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_hadd_ps,
+    _mm256_set1_epi32, _mm256_slli_epi32,
 };
 #[cfg(target_arch = "aarch64")]
 use std::arch::{
@@ -139,6 +141,19 @@ pub(crate) trait Level: Copy {
         totals
     }
 
+    /// Returns eight bytes in `f32`.
+    #[inline(always)]
+    fn widen_u8(x: &[u8; 8]) -> [f32; 8] {
+        x.map(f32::from)
+    }
+
+    /// Returns eight 8-bit floats (E4M3), each divided by `2^120`, which is what their bits are where a `f32`
+    /// has its own.
+    #[inline(always)]
+    fn widen_e4m3(x: &[u8; 8]) -> [f32; 8] {
+        x.map(|x| f32::from_bits((i32::from(x as i8) << 20) as u32 & 0x87f0_0000))
+    }
+
     /// Has memory that is read soon brought near, if it is there at all.
     #[inline(always)]
     fn prefetch<T>(_at: *const T) {}
@@ -197,6 +212,25 @@ impl Level for Avx2 {
             let halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
             let [low, high] = mem::transmute::<__m256, [__m128; 2]>(halves);
             mem::transmute(_mm_add_ps(low, high))
+        }
+    }
+
+    #[inline(always)]
+    fn widen_u8(x: &[u8; 8]) -> [f32; 8] {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast()));
+            mem::transmute(_mm256_cvtepi32_ps(x))
+        }
+    }
+
+    #[inline(always)]
+    fn widen_e4m3(x: &[u8; 8]) -> [f32; 8] {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast()));
+            let mask = _mm256_set1_epi32(0x87f0_0000_u32 as i32);
+            mem::transmute(_mm256_and_si256(_mm256_slli_epi32::<20>(x), mask))
         }
     }
 

@@ -90,6 +90,11 @@ impl Activations {
                 let mut row = row.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 let (x, q, scales, sums) = &mut *row;
                 quantize_row(isa, x, q, scales, sums, group_size, format);
+                #[cfg(target_arch = "x86_64")]
+                if isa.0 == Kind::Avx2 {
+                    // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
+                    unsafe { super::avx2::arrange(format, q) };
+                }
             }
         });
         result

@@ -38,7 +38,7 @@ fn dequantize_row_body<L: Level, S: Scale, T: Float>(w: &Rows<'_, S>, row: usize
     for (c, (packed, out)) in packed.zip(out.chunks_mut(CHUNK)).enumerate() {
         let mut bytes = [0u8; CHUNK];
         bytes[..packed.len()].copy_from_slice(packed);
-        let values = in_own_order(w.format, &values(w.format, &bytes));
+        let values = in_own_order(w.format, &values::<L>(w.format, &bytes));
         for (r, (values, out)) in values.chunks(run).zip(out.chunks_mut(run)).enumerate() {
             let group = groups + (c * CHUNK + r * run) / w.group_size;
             let scale = w.scales[group].to_f32();

@@ -9,15 +9,25 @@ use crate::kernels::compute::{Float, Isa};
 /// Rows of activations that share the unpacking of weights.
 const T: usize = 4;
 
-const LANES: usize = 16;
-
-/// Weights in a row, in the order of [`place`], that have one group.
+/// Weights in a row, in the order of [`Ordered`], that have one group.
 pub(super) const BLOCK: usize = 8;
 
-/// Rows of activations in the order in which weights come out, padded to whole chunks.
+/// Weights that have one group in formats whose order is the weights' own.
+const RUN: usize = 16;
+
+/// Groups of a chunk at most.
+pub(super) const GROUPS: usize = CHUNK / 16;
+
+/// Bytes ahead that weights are fetched: the CPU itself does not look beyond a page.
+const AHEAD: usize = 8 * 1024;
+
+/// Rows of activations in the order in which weights come out, padded to whole chunks: that of
+/// [`Format::place`] where halves or quarters of bytes come together, else the weights' own.
 pub(crate) struct Ordered {
     /// `[M, k_padded]`
     x: Vec<f32>,
+    /// The only row once more, where 8-bit floats are taken as [`Level::widen_e4m3`] has them.
+    raised: Option<Raised>,
     pub(super) n_rows: usize,
     pub(super) k: usize,
     pub(super) format: Format,
@@ -31,11 +41,18 @@ impl Ordered {
         let (n_rows, k_padded) = (x.len() / k, k.next_multiple_of(CHUNK));
         let mut ordered = vec![0.0f32; n_rows * k_padded];
         for (x, ordered) in x.chunks_exact(k).zip(ordered.chunks_exact_mut(k_padded)) {
-            for (i, x) in x.iter().enumerate() {
-                ordered[i / CHUNK * CHUNK + place(format, i % CHUNK)] = x.to_f32();
+            match format.bits() {
+                2 | 4 => {
+                    for (x, ordered) in x.chunks(CHUNK).zip(ordered.chunks_exact_mut(CHUNK)) {
+                        for (i, x) in x.iter().enumerate() {
+                            ordered[format.place(i)] = x.to_f32();
+                        }
+                    }
+                }
+                _ => ordered.iter_mut().zip(x).for_each(|(ordered, x)| *ordered = x.to_f32()),
             }
         }
-        Ordered { x: ordered, n_rows, k, format }
+        Ordered { raised: Raised::new(&ordered, n_rows, format), x: ordered, n_rows, k, format }
     }
 
     /// Returns the rows that are named.
@@ -48,7 +65,31 @@ impl Ordered {
         for row in rows {
             x.extend_from_slice(&self.x[row * k_padded..][..k_padded]);
         }
-        Ordered { n_rows: x.len() / k_padded, x, ..*self }
+        let n_rows = x.len() / k_padded;
+        let raised = Raised::new(&x, n_rows, self.format);
+        Ordered { x, raised, n_rows, ..*self }
+    }
+}
+
+/// A row times a power of two that leaves its products with numbers of `2^-120` normal numbers.
+struct Raised {
+    x: Vec<f32>,
+    /// What products are to be multiplied with.
+    power: f64,
+}
+
+impl Raised {
+    fn new(x: &[f32], n_rows: usize, format: Format) -> Option<Raised> {
+        if n_rows != 1 || format != Format::Fp8 {
+            return None;
+        }
+        let largest = x.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest));
+        // To less than 2^120, in two steps, as one may be no number.
+        let exponent = 246 - (largest >> 23).max(1) as i32;
+        let factors = [exponent / 2, exponent - exponent / 2].map(|e| 2f32.powi(e));
+        let x = x.iter().map(|x| x * factors[0] * factors[1]).collect();
+        // Scales are those of twice the weight.
+        Some(Raised { x, power: 2f64.powi(121 - exponent) })
     }
 }
 
@@ -60,15 +101,9 @@ pub(super) fn matmul<S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    part_matmul(isa, &x.x, w, rows, out);
-}
-
-/// The place of a chunk's `i`th weight: that of [`Format::place`] where halves or quarters of bytes
-/// come together, else its own.
-fn place(format: Format, i: usize) -> usize {
-    match format.bits() {
-        2 | 4 => format.place(i),
-        _ => i,
+    match &x.raised {
+        Some(x) => part_of_one(isa, x, w, rows, out),
+        None => part_matmul(isa, &x.x, w, rows, out),
     }
 }
 
@@ -81,7 +116,7 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
     let k_padded = w.k.next_multiple_of(CHUNK);
     let n_rows = x.len() / k_padded;
     // A chunk of the padding may belong to groups that are not there.
-    let n_groups = (k_padded / w.group_size.min(CHUNK)).max(1) + CHUNK / 16;
+    let n_groups = (k_padded / w.group_size.min(CHUNK)).max(1) + GROUPS;
     let (mut scales, mut biases) = (vec![0.0; n_groups], vec![0.0; n_groups]);
     let mut weights = vec![0.0f32; k_padded];
     let mut factors = vec![0.0f32; k_padded / BLOCK];
@@ -116,8 +151,45 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
     }
 }
 
-/// Writes a row's weights from the chunk `start` on, in the order of [`place`]; behind the last one `x`
-/// has zeros.
+multiversion! {
+    fn part_of_one[S: Scale] = part_of_one_body(x: &Raised, w: &Rows<'_, S>, rows: Range<usize>, out: &Out)
+}
+
+/// Writes the products of one row with weights that are 8-bit floats, which are used as they are unpacked.
+#[inline(always)]
+fn part_of_one_body<L: Level, S: Scale>(
+    x: &Raised,
+    w: &Rows<'_, S>,
+    rows: Range<usize>,
+    out: &Out,
+) {
+    let n_runs = w.k / RUN;
+    let x_runs = &x.x.as_chunks::<RUN>().0[..n_runs];
+    let (mut scales, mut biases) = (vec![0.0; w.n_groups()], vec![0.0; w.n_groups()]);
+    let shift = (w.group_size / RUN).trailing_zeros();
+    for n in rows {
+        w.factors(n, 0..w.n_groups(), 0.0, &mut scales, &mut biases);
+        let runs = w.row(n).as_chunks::<RUN>().0;
+        let mut sums = [[0.0f32; 8]; 4];
+        for (i, (packed, x)) in runs.iter().zip(x_runs).enumerate() {
+            if i % 4 == 0 {
+                L::prefetch(packed.as_ptr().wrapping_add(AHEAD));
+            }
+            let ([a, b], [x_a, x_b]) = (packed.as_chunks::<8>().0, x.as_chunks::<8>().0) else {
+                continue;
+            };
+            let product = L::fma8(L::widen_e4m3(a), *x_a, [0.0; 8]);
+            let product = L::fma8(L::widen_e4m3(b), *x_b, product);
+            sums[i % 4] = L::fma8(product, [scales[i >> shift]; 8], sums[i % 4]);
+        }
+        let sum: f32 = L::totals(&sums).iter().sum();
+        // SAFETY: there is one row of activations, and `n` is in range.
+        unsafe { out.set(0, n, (f64::from(sum) * x.power) as f32) };
+    }
+}
+
+/// Writes a row's weights from the chunk `start` on, in the order of [`Ordered`]; behind the last one `x`
+/// has zeros. There are [`GROUPS`] scales and biases from each group on.
 ///
 /// Those of formats without biases stay as they are, and `factors` get their scales: a scale may be so
 /// great that the weight is infinite where its product with zero is not.
@@ -131,35 +203,47 @@ pub(super) fn unpack_row<L: Level, S: Scale>(
     factors: &mut [f32],
 ) {
     let is_scaled = !w.biases.is_empty();
-    let packed = w.row(n).chunks(CHUNK * w.format.bits() / 8).skip(start);
-    for (c, (packed, out)) in packed.zip(weights.chunks_exact_mut(CHUNK)).enumerate() {
-        let mut bytes = [0u8; 64];
-        bytes[..packed.len()].copy_from_slice(packed);
-        let values = values(w.format, &bytes);
-        for (block, (out, values)) in
-            out.chunks_exact_mut(BLOCK).zip(values.chunks_exact(BLOCK)).enumerate()
-        {
-            let first = match w.format.bits() {
-                4 => block % 4 * 16,
-                2 => block % 2 * 32,
-                _ => block * 8,
-            };
-            // A power of two; dividing by it would take as long as the block.
-            let g = ((start + c) * CHUNK + first) >> w.group_size.trailing_zeros();
-            let (scale, bias) = (scales[g], biases[g]);
-            if !is_scaled {
-                factors[c * (CHUNK / BLOCK) + block] = scale;
-                out.copy_from_slice(values);
-                continue;
-            }
-            for (out, value) in out.iter_mut().zip(values) {
-                *out = L::fma(*value, scale, bias);
-            }
+    let (row, chunk_bytes) = (w.row(n), CHUNK * w.format.bits() / 8);
+    // A power of two; dividing by it would take as long as a block.
+    let shift = w.group_size.trailing_zeros();
+    let mut within = [0; CHUNK / BLOCK];
+    for (block, within) in within.iter_mut().enumerate() {
+        let first = match w.format.bits() {
+            4 => block % 4 * 16,
+            2 => block % 2 * 32,
+            _ => block * 8,
+        };
+        *within = first >> shift;
+    }
+    for (c, out) in weights.chunks_exact_mut(CHUNK).enumerate() {
+        let packed = &row[((start + c) * chunk_bytes).min(row.len())..];
+        let mut copy = [0u8; CHUNK];
+        let bytes = packed.first_chunk().unwrap_or_else(|| {
+            copy[..packed.len()].copy_from_slice(packed);
+            &copy
+        });
+        let values = values::<L>(w.format, bytes);
+        let group = ((start + c) * CHUNK) >> shift;
+        let known = (scales[group..].first_chunk(), biases[group..].first_chunk());
+        let (Some(scales), Some(biases)): (Option<&[f32; GROUPS]>, Option<&[f32; GROUPS]>) = known
+        else {
+            break;
+        };
+        if !is_scaled {
+            out.copy_from_slice(&values);
+            let factors = &mut factors[c * within.len()..][..within.len()];
+            factors.iter_mut().zip(within).for_each(|(factor, g)| *factor = scales[g % GROUPS]);
+            continue;
+        }
+        let blocks = out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(values.as_chunks().0);
+        for ((out, values), g) in blocks.zip(within) {
+            let (scale, bias) = (scales[g % GROUPS], biases[g % GROUPS]);
+            *out = L::fma8(*values, [scale; BLOCK], [bias; BLOCK]);
         }
     }
 }
 
-/// Brings a chunk from the order of [`place`] into the weights' own.
+/// Brings a chunk from the order of [`Ordered`] into the weights' own.
 #[inline(always)]
 pub(super) fn in_own_order(format: Format, placed: &[f32; CHUNK]) -> [f32; CHUNK] {
     let mut out = *placed;
@@ -182,109 +266,110 @@ pub(super) fn in_own_order(format: Format, placed: &[f32; CHUNK]) -> [f32; CHUNK
     out
 }
 
-/// Unpacks a chunk in the order of [`place`], into what scales are for.
+/// Unpacks a chunk in the order of [`Ordered`], into what scales are for.
 #[inline(always)]
-pub(super) fn values(format: Format, bytes: &[u8; 64]) -> [f32; CHUNK] {
-    let mut out = [0.0; CHUNK];
+pub(super) fn values<L: Level>(format: Format, bytes: &[u8; 64]) -> [f32; CHUNK] {
+    let mut codes = *bytes;
     match format {
-        Format::Affine(4) => {
+        Format::Affine(4) | Format::Fp4 => {
             for i in 0..32 {
-                out[i] = f32::from(bytes[i] & 15);
-                out[32 + i] = f32::from(bytes[i] >> 4);
+                (codes[i], codes[32 + i]) = (bytes[i] & 15, bytes[i] >> 4);
             }
         }
         Format::Affine(2) => {
             for i in 0..16 {
                 for j in 0..4 {
-                    out[16 * j + i] = f32::from(bytes[i] >> (2 * j) & 3);
+                    codes[16 * j + i] = bytes[i] >> (2 * j) & 3;
                 }
             }
         }
-        Format::Affine(8) => {
-            for (out, byte) in out.iter_mut().zip(bytes) {
-                *out = f32::from(*byte);
-            }
-        }
+        Format::Affine(8) | Format::Fp8 => {}
         Format::Affine(bits) => {
-            let (bits, mask) = (usize::from(bits), (1u64 << bits) - 1);
-            for i in 0..8 {
-                let mut word = [0; 8];
-                word[..bits].copy_from_slice(&bytes[i * bits..][..bits]);
-                let word = u64::from_le_bytes(word);
-                for j in 0..8 {
-                    out[8 * i + j] = (word >> (j * bits) & mask) as f32;
-                }
+            for (i, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                *codes = match bits {
+                    3 => eight_codes::<3>(&bytes[3 * i..]),
+                    5 => eight_codes::<5>(&bytes[5 * i..]),
+                    _ => eight_codes::<6>(&bytes[6 * i..]),
+                };
             }
         }
-        Format::Fp4 => {
-            for i in 0..32 {
-                out[i] = fp4(bytes[i] & 15);
-                out[32 + i] = fp4(bytes[i] >> 4);
-            }
+    }
+    if format == Format::Fp4 {
+        // As 8-bit floats, but for the exponents' offset.
+        for code in &mut codes {
+            *code = (*code & 7) << 2 | (*code & 8) << 4;
         }
-        Format::Fp8 => {
-            for (out, byte) in out.iter_mut().zip(bytes) {
-                *out = fp8(*byte);
-            }
-        }
+    }
+    let mut out = [0.0; CHUNK];
+    for (out, codes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<8>().0) {
+        *out = match format {
+            Format::Affine(_) => L::widen_u8(codes),
+            // Twice the values; these powers of two move the exponent, subnormals included. With the
+            // negative zero a zero keeps its sign.
+            Format::Fp4 => L::fma8(L::widen_e4m3(codes), [f32::from_bits(254 << 23); 8], [-0.0; 8]),
+            Format::Fp8 => L::fma8(L::widen_e4m3(codes), [f32::from_bits(248 << 23); 8], [-0.0; 8]),
+        };
     }
     out
 }
 
-/// Twice the value of a 4-bit float.
+/// Eight neighbours, spread by halves: fours to 32 bits each, then twos to 16, then each to a byte.
 #[inline(always)]
-fn fp4(bits: u8) -> f32 {
-    let bits = u32::from(bits);
-    // Exponent and mantissa where those of a `f32` are; 2^127 moves the exponent, subnormals included.
-    let magnitude = f32::from_bits((bits & 7) << 22) * f32::from_bits(254 << 23);
-    f32::from_bits(magnitude.to_bits() | (bits & 8) << 28)
+fn eight_codes<const BITS: usize>(packed: &[u8]) -> [u8; 8] {
+    let mut word = [0; 8];
+    word[..BITS].copy_from_slice(&packed[..BITS]);
+    let word = u64::from_le_bytes(word);
+    let word = word & const { low_bits(4 * BITS, 64) }
+        | word << (32 - 4 * BITS) & const { low_bits(4 * BITS, 64) << 32 };
+    let word = word & const { low_bits(2 * BITS, 32) }
+        | word << (16 - 2 * BITS) & const { low_bits(2 * BITS, 32) << 16 };
+    let word = word & const { low_bits(BITS, 16) }
+        | word << (8 - BITS) & const { low_bits(BITS, 16) << 8 };
+    word.to_le_bytes()
 }
 
-/// Twice the value of an 8-bit float.
-#[inline(always)]
-fn fp8(bits: u8) -> f32 {
-    let bits = u32::from(bits);
-    let magnitude = f32::from_bits((bits & 0x7f) << 20) * f32::from_bits(248 << 23);
-    f32::from_bits(magnitude.to_bits() | (bits & 0x80) << 24)
+/// The first `n` bits of each `width` of a word.
+const fn low_bits(n: usize, width: usize) -> u64 {
+    ((1 << n) - 1) * (u64::MAX / (u64::MAX >> (64 - width)))
 }
 
 #[inline(always)]
 fn dots<L: Level, const N: usize>(x: [&[f32]; N], w: &[f32]) -> [f32; N] {
-    let mut sums = [[0.0f32; 2 * LANES]; N];
-    let mut x = x.map(|x| x.chunks_exact(2 * LANES));
-    for w in w.chunks_exact(2 * LANES) {
+    let mut sums = [[[0.0f32; BLOCK]; 2]; N];
+    let mut x = x.map(|x| x.as_chunks::<{ 2 * BLOCK }>().0.iter());
+    for w in w.as_chunks::<{ 2 * BLOCK }>().0 {
+        let w = w.as_chunks::<BLOCK>().0;
         for (sums, x) in sums.iter_mut().zip(&mut x) {
             let Some(x) = x.next() else { continue };
-            for i in 0..2 * LANES {
-                sums[i] = L::fma(x[i], w[i], sums[i]);
+            let x = x.as_chunks::<BLOCK>().0;
+            for i in 0..2 {
+                sums[i] = L::fma8(x[i], w[i], sums[i]);
             }
         }
     }
-    sums.map(total)
+    sums.map(|sums| total::<L>(sums))
 }
 
 /// Does as [`dots`] with factors on the products of each block.
 #[inline(always)]
 fn scaled_dots<L: Level, const N: usize>(x: [&[f32]; N], w: &[f32], factors: &[f32]) -> [f32; N] {
-    let mut sums = [[0.0f32; 2 * LANES]; N];
-    let mut x = x.map(|x| x.chunks_exact(2 * LANES));
-    let factors = factors.chunks_exact(2 * LANES / BLOCK);
-    for (w, factors) in w.chunks_exact(2 * LANES).zip(factors) {
+    let mut sums = [[[0.0f32; BLOCK]; 2]; N];
+    let mut x = x.map(|x| x.as_chunks::<{ 2 * BLOCK }>().0.iter());
+    for (w, factors) in w.as_chunks::<{ 2 * BLOCK }>().0.iter().zip(factors.as_chunks::<2>().0) {
+        let w = w.as_chunks::<BLOCK>().0;
         for (sums, x) in sums.iter_mut().zip(&mut x) {
             let Some(x) = x.next() else { continue };
-            for i in 0..2 * LANES {
-                sums[i] = L::fma(x[i] * w[i], factors[i / BLOCK], sums[i]);
+            let x = x.as_chunks::<BLOCK>().0;
+            for i in 0..2 {
+                let product = L::fma8(x[i], w[i], [0.0; BLOCK]);
+                sums[i] = L::fma8(product, [factors[i]; BLOCK], sums[i]);
             }
         }
     }
-    sums.map(total)
+    sums.map(|sums| total::<L>(sums))
 }
 
 #[inline(always)]
-fn total(sums: [f32; 2 * LANES]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for i in 0..LANES {
-        lanes[i] = sums[i] + sums[i + LANES];
-    }
-    lanes.iter().sum()
+fn total<L: Level>([a, b]: [[f32; BLOCK]; 2]) -> f32 {
+    L::totals(&[a, b, [0.0; BLOCK], [0.0; BLOCK]]).iter().sum()
 }

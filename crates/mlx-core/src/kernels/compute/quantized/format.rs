@@ -143,8 +143,7 @@ impl E8m0 {
 impl Scale for E8m0 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        let bits = if self.0 == 0 { 0x0040_0000 } else { u32::from(self.0) << 23 };
-        f32::from_bits(bits) * 0.5
+        f32::from_bits((u32::from(self.0) << 23).max(0x0040_0000)) * 0.5
     }
 }
 
@@ -163,9 +162,10 @@ impl E4m3 {
 impl Scale for E4m3 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        let bits = u32::from(self.0);
-        let magnitude = f32::from_bits((bits & 0x7f) << 20) * f32::from_bits(0x7b80_0000);
-        (if bits & 0x80 == 0 { magnitude } else { -magnitude }) * 0.5
+        // Sign, exponent and mantissa where those of a `f32` are; 2^119 moves the exponent, subnormals
+        // included, and halves.
+        let bits = (i32::from(self.0 as i8) << 20) as u32 & 0x87f0_0000;
+        f32::from_bits(bits) * f32::from_bits(246 << 23)
     }
 }
 
@@ -219,10 +219,6 @@ impl<'a, S: Scale> Rows<'a, S> {
         Ok(Rows { packed, scales, biases, n_rows, k, row_bytes, group_size, format, lanes })
     }
 
-    pub(super) fn row(&self, n: usize) -> &'a [u8] {
-        &self.packed[n * self.row_bytes..][..self.row_bytes]
-    }
-
     /// Writes scales and biases of a row's `groups`, the biases for weights that have `offset` taken
     /// off; what is behind them becomes zero.
     #[inline(always)]
@@ -249,6 +245,19 @@ impl<'a, S: Scale> Rows<'a, S> {
         for ((out, bias), scale) in biases.iter_mut().zip(&self.biases[range]).zip(&*scales) {
             *out = bias.to_f32() + offset * scale;
         }
+    }
+
+    /// The weight without its scales, for what need not be compiled for each type of them.
+    pub(super) fn bare(&self) -> Rows<'a, ()> {
+        let Rows { packed, n_rows, k, row_bytes, group_size, format, lanes, .. } = *self;
+        let (scales, biases) = (&[][..], &[][..]);
+        Rows { packed, scales, biases, n_rows, k, row_bytes, group_size, format, lanes }
+    }
+}
+
+impl<'a, S> Rows<'a, S> {
+    pub(super) fn row(&self, n: usize) -> &'a [u8] {
+        &self.packed[n * self.row_bytes..][..self.row_bytes]
     }
 
     pub(super) fn n_groups(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::exact::{BLOCK, in_own_order, unpack_row};
+use super::exact::{BLOCK, GROUPS, in_own_order, unpack_row};
 use super::{CHUNK, PART_BYTES, Rows, Scale};
 use crate::kernels::compute::isa::{Level, multiversion};
 use crate::kernels::compute::routes::{Group, Routes, Scatter};
@@ -65,7 +65,7 @@ multiversion! {
         part_sums_body(x: &[f32], w: &Rows<'_, S>, group: &Group, chunks: Range<usize>) -> Vec<f32>
 }
 
-/// Returns the sums of some chunks, `[M, columns]`, in the order of [`place`]; `x` is `[N, M]`.
+/// Returns the sums of some chunks, `[M, columns]`, in the order that [`unpack_row`] has; `x` is `[N, M]`.
 #[inline(always)]
 fn part_sums_body<L: Level, S: Scale>(
     x: &[f32],
@@ -75,7 +75,7 @@ fn part_sums_body<L: Level, S: Scale>(
 ) -> Vec<f32> {
     let (m, len) = (group.routes.len(), chunks.len() * CHUNK);
     // A chunk of the padding may belong to groups that are not there.
-    let room = w.n_groups() + CHUNK / 16;
+    let room = w.n_groups() + GROUPS;
     let (mut scales, mut biases) = (vec![0.0; room], vec![0.0; room]);
     let (mut weights, mut factors) = (vec![0.0f32; len], vec![0.0f32; len / BLOCK]);
     let mut sums = vec![0.0f32; m * len];

@@ -237,6 +237,35 @@ fn exact_products_are_those_of_float64() {
     }
 }
 
+/// One row takes another way than two do, in which weights are not brought to the exponents of `f32`.
+#[test]
+fn rows_of_any_magnitude_meet_8_bit_floats() {
+    let (format, group_size, n, k) = (Format::Fp8, 32, 5, 96);
+    let mut noise = Noise(5);
+    let is_number = |code: &u8| code & 0x7f != 0x7f;
+    let packed: Vec<u8> = (0..=255).filter(is_number).cycle().take(n * k).collect();
+    let scales: Vec<_> = (0..n * k / group_size).map(|g| format::E8m0(120 + g as u8)).collect();
+    let w = Rows::new(format, group_size, k, &packed, &scales, &[]).expect("sizes fit");
+    let unit: Vec<f32> = (0..k).map(|_| noise.float()).collect();
+    for isa in Isa::available() {
+        for magnitude in [-110, -30, 0, 30, 100].map(|exponent| 2f32.powi(exponent)) {
+            let x: Vec<f32> = unit.iter().map(|x| x * magnitude).collect();
+            let products = |x: &[f32]| {
+                let x = Input::fast(isa, x, k, group_size, format);
+                let mut out = vec![f32::NAN; x.n_rows() * n];
+                matmul(isa, &x, &[Layer { w, bias: None }], &mut [&mut out]);
+                out
+            };
+            let (one, two) = (products(&x), products(&[&x[..], &x].concat()));
+            let size = two.iter().fold(0.0f32, |size, y| size.max(y.abs()));
+            for (one, two) in one.iter().zip(&two) {
+                let is_close = (one - two).abs() <= 1e-5 * size;
+                assert!(is_close && size > 0.0, "{} {magnitude}: {one} {two}", isa.name());
+            }
+        }
+    }
+}
+
 /// Several layers at once are each by itself; sizes that make parts of several weights.
 #[test]
 fn layers_that_share_an_input_do_not_mix() {

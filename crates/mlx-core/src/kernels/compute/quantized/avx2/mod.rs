@@ -1,5 +1,8 @@
 //! Products of bytes by AVX2: `maddubs` multiplies unsigned weights with signed activations and adds
 //! neighbours to 16 bits, `madd` adds those to 32.
+//!
+//! What depends on the format is a handful of functions ([`Kernel`]), so that the rest is compiled once
+//! for each type of scales.
 
 mod panels;
 mod unpack;
@@ -9,6 +12,7 @@ use std::ops::Range;
 use std::slice;
 
 pub(super) use self::panels::Panels;
+pub(super) use self::unpack::arrange;
 
 use self::unpack::Unpack;
 use super::format::with_unpack;
@@ -57,42 +61,49 @@ pub(super) unsafe fn matmul<S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
+    let kernel = with_unpack!(
+        w.format,
+        U => if w.group_size >= CHUNK { Kernel::new::<U, true>() } else { Kernel::new::<U, false>() },
+        else => return super::scalar::matmul(x, w, rows, out)
+    );
     // SAFETY: the caller's promise.
     unsafe {
-        with_unpack!(
-            w.format,
-            U => blocks::<S, U>(x, w, rows, out),
-            else => super::scalar::matmul(x, w, rows, out)
-        );
+        match &x.panels {
+            Some(panels) => panels::matmul(&kernel.panels, x, panels, w, rows, out),
+            None if x.n_rows == 1 => one(&kernel, x, w, rows, out),
+            None => many(&kernel, x, w, rows, out),
+        }
     }
 }
 
-/// # Safety
-/// As [`matmul`].
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn blocks<S: Scale, U: Unpack>(
-    x: &Activations,
-    w: &Rows<'_, S>,
-    rows: Range<usize>,
-    out: &Out,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let is_whole = w.group_size >= CHUNK;
-        if let Some(panels) = &x.panels {
-            return match is_whole {
-                true => panels::matmul::<S, U, true>(x, panels, w, rows, out),
-                false => panels::matmul::<S, U, false>(x, panels, w, rows, out),
-            };
-        }
-        match (x.n_rows, is_whole) {
-            (1, true) => one::<S, U, true>(x, w, rows, out),
-            (1, false) => one::<S, U, false>(x, w, rows, out),
-            (_, true) => many::<S, U, true>(x, w, rows, out),
-            (_, false) => many::<S, U, false>(x, w, rows, out),
+/// What depends on the format and on whether a chunk lies in one group.
+struct Kernel {
+    one: SumTile<1, 1>,
+    one_rows: SumTile<ROWS, 1>,
+    /// For eight, four, two rows of activations and one.
+    many: (SumTile<1, 8>, SumTile<1, 4>, SumTile<1, 2>, SumTile<1, 1>),
+    panels: panels::Kernel,
+}
+
+impl Kernel {
+    fn new<U: Unpack, const WHOLE: bool>() -> Kernel {
+        Kernel {
+            one: tile::<U, WHOLE, true, 1, 1>,
+            one_rows: tile::<U, WHOLE, true, ROWS, 1>,
+            many: (
+                tile::<U, WHOLE, false, 1, 8>,
+                tile::<U, WHOLE, false, 1, 4>,
+                tile::<U, WHOLE, false, 1, 2>,
+                tile::<U, WHOLE, false, 1, 1>,
+            ),
+            panels: panels::Kernel::new::<U, WHOLE>(),
         }
     }
 }
+
+/// [`tile`] of `R` rows of weights and `T` of activations.
+type SumTile<const R: usize, const T: usize> =
+    unsafe fn(&Activations, &Rows<'_, ()>, [usize; 2], Range<usize>, Factors) -> [[__m256; T]; R];
 
 /// Rows of weights that are taken together with one row of activations.
 pub(super) const ROWS: usize = 4;
@@ -106,7 +117,8 @@ pub(super) const ROWS: usize = 4;
 /// As [`matmul`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn one<S: Scale, U: Unpack, const WHOLE: bool>(
+unsafe fn one<S: Scale>(
+    kernel: &Kernel,
     x: &Activations,
     w: &Rows<'_, S>,
     rows: Range<usize>,
@@ -114,6 +126,7 @@ unsafe fn one<S: Scale, U: Unpack, const WHOLE: bool>(
 ) {
     const R: usize = ROWS;
     let n_groups = w.k / w.group_size;
+    let bare = w.bare();
     let [x_scales, x_sums] = &x.repeated;
     // Whole vectors may be read behind the last group; a chunk that is padded has groups there.
     let room = R * n_groups + 2 * LANES;
@@ -126,17 +139,20 @@ unsafe fn one<S: Scale, U: Unpack, const WHOLE: bool>(
         let count = if n + R <= rows.end { R } else { 1 };
         let range = n * n_groups..(n + count) * n_groups;
         let known = &w.scales[range.clone()];
-        for ((out, scale), x) in scales.iter_mut().zip(known).zip(x_scales) {
-            *out = scale.to_f32() * x;
-        }
+        let parts = known.iter().zip(scales.iter_mut().zip(biases.iter_mut()));
+        let parts = parts.zip(x_scales.iter().zip(x_sums));
         if w.biases.is_empty() {
-            for ((out, scale), x) in biases.iter_mut().zip(known).zip(x_sums) {
-                *out = offset * scale.to_f32() * x;
+            for ((scale, (out, bias_out)), (x_scale, x_sum)) in parts {
+                let scale = scale.to_f32();
+                *out = scale * x_scale;
+                *bias_out = offset * scale * x_sum;
             }
         } else {
-            let parts = known.iter().zip(&w.biases[range]);
-            for ((out, (scale, bias)), x) in biases.iter_mut().zip(parts).zip(x_sums) {
-                *out = (bias.to_f32() + offset * scale.to_f32()) * x;
+            for (((scale, (out, bias_out)), (x_scale, x_sum)), bias) in parts.zip(&w.biases[range])
+            {
+                let scale = scale.to_f32();
+                *out = scale * x_scale;
+                *bias_out = (bias.to_f32() + offset * scale) * x_sum;
             }
         }
         let factors = Factors { scales: scales.as_ptr(), stride: n_groups };
@@ -144,9 +160,9 @@ unsafe fn one<S: Scale, U: Unpack, const WHOLE: bool>(
         unsafe {
             let mut sums = [[_mm256_setzero_ps()]; R];
             if count == R {
-                sums = tile::<S, U, WHOLE, true, R, 1>(x, w, n, 0, chunks.clone(), factors);
+                sums = (kernel.one_rows)(x, &bare, [n, 0], chunks.clone(), factors);
             } else {
-                [sums[0]] = tile::<S, U, WHOLE, true, 1, 1>(x, w, n, 0, chunks.clone(), factors);
+                [sums[0]] = (kernel.one)(x, &bare, [n, 0], chunks.clone(), factors);
             }
             for r in 0..count {
                 let sum = add_all(sums[r][0], &biases[r * n_groups..][..n_groups]);
@@ -183,15 +199,14 @@ unsafe fn add_all(mut sum: __m256, row: &[f32]) -> __m256 {
 /// As [`matmul`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn many<S: Scale, U: Unpack, const WHOLE: bool>(
+unsafe fn many<S: Scale>(
+    kernel: &Kernel,
     x: &Activations,
     w: &Rows<'_, S>,
     rows: Range<usize>,
     out: &Out,
 ) {
-    // More rows of weights would share what is read of activations, which then takes registers that sums
-    // need.
-    const T: usize = 8;
+    let bare = w.bare();
     let n_chunks = x.k_padded / CHUNK;
     let room = BLOCK_CHUNKS * CHUNK / w.group_size + 2 * LANES;
     let (mut scales, mut biases) = (vec![0.0f32; room], vec![0.0f32; room]);
@@ -209,10 +224,9 @@ unsafe fn many<S: Scale, U: Unpack, const WHOLE: bool>(
                     // SAFETY: tiles stay within both ranges; no other thread has this row.
                     unsafe {
                         macro_rules! tile {
-                            ($t:expr) => {{
+                            ($t:expr, $sums:expr) => {{
                                 let chunks = chunks.clone();
-                                let [sums] =
-                                    tile::<S, U, WHOLE, false, 1, $t>(x, w, n, m, chunks, factors);
+                                let [sums] = $sums(x, &bare, [n, m], chunks, factors);
                                 for t in 0..$t {
                                     let x_sums = &x.sums[(m + t) * x.groups_padded..];
                                     let x_sums = &x_sums[groups.start..x.groups_padded];
@@ -226,11 +240,13 @@ unsafe fn many<S: Scale, U: Unpack, const WHOLE: bool>(
                                 m += $t;
                             }};
                         }
+                        // More rows of weights would share what is read of activations, which then takes
+                        // registers that sums need.
                         match ms.end - m {
-                            T.. => tile!(T),
-                            4.. => tile!(4),
-                            2.. => tile!(2),
-                            _ => tile!(1),
+                            8.. => tile!(8, (kernel.many.0)),
+                            4.. => tile!(4, (kernel.many.1)),
+                            2.. => tile!(2, (kernel.many.2)),
+                            _ => tile!(1, (kernel.many.3)),
                         }
                     }
                 }
@@ -267,26 +283,17 @@ struct Factors {
 ///
 /// # Safety
 /// As [`matmul`]; `n + R` rows and `m + T` rows are there, and `factors` are of row `n`.
-#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<
-    S: Scale,
-    U: Unpack,
-    const WHOLE: bool,
-    const BOTH: bool,
-    const R: usize,
-    const T: usize,
->(
+unsafe fn tile<U: Unpack, const WHOLE: bool, const BOTH: bool, const R: usize, const T: usize>(
     x: &Activations,
-    w: &Rows<'_, S>,
-    n: usize,
-    m: usize,
+    w: &Rows<'_, ()>,
+    [n, m]: [usize; 2],
     chunks: Range<usize>,
     factors: Factors,
 ) -> [[__m256; T]; R] {
     // SAFETY: all pointers below stay in the vectors they start from: rows of activations are
     // `k_padded` long, groups `groups_padded`, which has a whole vector to spare, and weights are read
-    // directly only where `READS` bytes are there.
+    // directly only where `READS` bytes are there, and `BEFORE` before them.
     unsafe {
         let lanes = _mm256_loadu_si256(w.lanes.as_ptr().cast());
         // Groups of 128 have two chunks each, those of 32 and 16 are two and four to a chunk.
@@ -295,7 +302,7 @@ unsafe fn tile<
         } else {
             (0, (CHUNK / w.group_size).trailing_zeros())
         };
-        let n_whole = whole_chunks::<S, U>(w, n + R - 1).clamp(chunks.start, chunks.end);
+        let n_whole = whole_chunks::<U>(w, n + R - 1).clamp(chunks.start, chunks.end);
 
         // Factors start with the first chunk's.
         let first_group = (chunks.start >> halves) << times;
@@ -310,42 +317,36 @@ unsafe fn tile<
             factors,
         };
         let mut ahead = tile.packed.wrapping_add(AHEAD.max(R * w.row_bytes));
-        for c in chunks.start..n_whole {
-            let g = ((c - chunks.start) >> halves) << times;
+        let group = |c: usize| ((c - chunks.start) >> halves) << times;
+        macro_rules! copied {
+            ($c:expr) => {{
+                let g = group($c);
+                let at = Tile { x_scales: tile.x_scales.add(g), ..tile };
+                sums = at.step_copied::<U, WHOLE, BOTH, R, T>(w, n, $c, g, lanes, sums);
+                tile.packed = tile.packed.wrapping_add(U::BYTES);
+                tile.q = tile.q.add(CHUNK);
+            }};
+        }
+        let mut c = chunks.start;
+        if U::BEFORE > 0 && n == 0 && c == 0 {
+            copied!(0);
+            c = 1;
+        }
+        while c < n_whole {
             if BOTH {
-                for line in 0..R * U::BYTES / LINE {
+                for line in 0..(R * U::BYTES).div_ceil(LINE) {
                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * LINE).cast());
                 }
                 ahead = ahead.wrapping_add(R * U::BYTES);
             }
-            tile.step::<U, WHOLE, BOTH, R, T>(g, lanes, &mut sums);
-            tile.packed = tile.packed.add(U::BYTES);
+            tile.step::<U, WHOLE, BOTH, R, T>(group(c), lanes, &mut sums);
+            tile.packed = tile.packed.wrapping_add(U::BYTES);
             tile.q = tile.q.add(CHUNK);
+            c += 1;
         }
-        if n_whole < chunks.end {
-            let mut copies = [[0u8; PADDED]; R];
-            for c in n_whole..chunks.end {
-                let g = ((c - chunks.start) >> halves) << times;
-                // What a chunk of the padding has of groups behind the row's are others' scales, which may
-                // be infinite.
-                let n_groups =
-                    if WHOLE { 1 } else { ((w.k - c * CHUNK) / w.group_size).min(LANES) };
-                let mut scales = [[0.0f32; LANES]; R];
-                for r in 0..R {
-                    copies[r] = pad(w.row(n + r), c * U::BYTES, U::BYTES);
-                    let known = factors.scales.add(r * factors.stride + g);
-                    scales[r][..n_groups].copy_from_slice(slice::from_raw_parts(known, n_groups));
-                }
-                let padded = Tile {
-                    packed: copies.as_ptr().cast(),
-                    row_bytes: PADDED,
-                    x_scales: tile.x_scales.add(g),
-                    factors: Factors { scales: scales.as_ptr().cast(), stride: LANES },
-                    ..tile
-                };
-                padded.step::<U, WHOLE, BOTH, R, T>(0, lanes, &mut sums);
-                tile.q = tile.q.add(CHUNK);
-            }
+        while c < chunks.end {
+            copied!(c);
+            c += 1;
         }
         sums
     }
@@ -353,6 +354,7 @@ unsafe fn tile<
 
 /// Where a tile reads. Rows are reached from the first by their distance, which takes fewer registers
 /// than a pointer for each.
+#[derive(Clone, Copy)]
 struct Tile {
     packed: *const u8,
     row_bytes: usize,
@@ -398,39 +400,89 @@ impl Tile {
             }
         }
     }
+
+    /// Does as [`Tile::step`] with copies of chunk `c` of the rows from `n` on.
+    ///
+    /// # Safety
+    /// As there, but that what is around the chunk need not be.
+    #[cold]
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn step_copied<
+        U: Unpack,
+        const WHOLE: bool,
+        const BOTH: bool,
+        const R: usize,
+        const T: usize,
+    >(
+        &self,
+        w: &Rows<'_, ()>,
+        n: usize,
+        c: usize,
+        g: usize,
+        lanes: __m256i,
+        mut sums: [[__m256; T]; R],
+    ) -> [[__m256; T]; R] {
+        let mut copies = [[0u8; PADDED]; R];
+        let mut scales = [[0.0f32; GROUPS]; R];
+        // What a chunk of the padding has of groups behind the row's are others' scales, which may be
+        // infinite.
+        let n_groups = if WHOLE { 1 } else { ((w.k - c * CHUNK) / w.group_size).min(GROUPS) };
+        // SAFETY: the caller's promise; copies are as long as what is read.
+        unsafe {
+            for r in 0..R {
+                copies[r] = pad::<U>(w, n + r, c);
+                let known = self.factors.scales.add(r * self.factors.stride + g);
+                scales[r][..n_groups].copy_from_slice(slice::from_raw_parts(known, n_groups));
+            }
+            let copied = Tile {
+                packed: copies.as_ptr().cast::<u8>().add(U::BEFORE),
+                row_bytes: PADDED,
+                factors: Factors { scales: scales.as_ptr().cast(), stride: GROUPS },
+                ..*self
+            };
+            copied.step::<U, WHOLE, BOTH, R, T>(0, lanes, &mut sums);
+        }
+        sums
+    }
 }
 
-/// Room for a chunk and what `unpack` reads behind it.
+/// Room for a chunk and what `unpack` reads around it.
 const PADDED: usize = 96;
 
 /// Returns how many chunks of a row can be read where they are: all whole ones, but that only the last
 /// row of all can end before what `unpack` reads of its last chunk.
 #[inline(always)]
-fn whole_chunks<S: Scale, U: Unpack>(w: &Rows<'_, S>, n: usize) -> usize {
+fn whole_chunks<U: Unpack>(w: &Rows<'_, ()>, n: usize) -> usize {
     let last = w.packed.len() - n * w.row_bytes;
     let within = if last < U::READS { 0 } else { (last - U::READS) / U::BYTES + 1 };
     (w.k / CHUNK).min(within)
 }
 
-/// Copies a row's last chunk to where it can be read whole.
+/// Copies a row's chunk to where it can be read whole, `BEFORE` bytes from the start.
 #[cold]
-fn pad(row: &[u8], start: usize, len: usize) -> [u8; PADDED] {
-    let mut copy = [0; PADDED];
-    let bytes = &row[start.min(row.len())..(start + len).min(row.len())];
-    copy[..bytes.len()].copy_from_slice(bytes);
+fn pad<U: Unpack>(w: &Rows<'_, ()>, n: usize, chunk: usize) -> [u8; PADDED] {
+    const { assert!(U::BEFORE + U::READS <= PADDED) };
+    let (mut copy, row, start) = ([0; PADDED], w.row(n), chunk * U::BYTES);
+    let bytes = &row[start.min(row.len())..(start + U::BYTES).min(row.len())];
+    copy[U::BEFORE..][..bytes.len()].copy_from_slice(bytes);
     copy
 }
+
+/// Groups of a chunk at most.
+const GROUPS: usize = 4;
 
 /// The factor of the group of each lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn spread<const WHOLE: bool>(p: *const f32, lanes: __m256i) -> __m256 {
-    // SAFETY: the caller has AVX2, and a whole vector behind `p` unless `WHOLE`.
+    // SAFETY: the caller has AVX2, and `GROUPS` numbers behind `p` unless `WHOLE`.
     unsafe {
         if WHOLE {
             _mm256_broadcast_ss(&*p)
         } else {
-            _mm256_permutevar8x32_ps(_mm256_loadu_ps(p), lanes)
+            let groups = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
+            _mm256_permutevar_ps(_mm256_castsi256_ps(groups), lanes)
         }
     }
 }

@@ -73,6 +73,20 @@ impl Panels {
     }
 }
 
+/// What depends on the format and on whether a chunk lies in one group: [`tile`] of as many panels as are
+/// taken together, of two and of one.
+pub(super) struct Kernel(SumTile<BLOCK_PANELS>, SumTile<2>, SumTile<1>);
+
+impl Kernel {
+    pub(super) fn new<U: Unpack, const WHOLE: bool>() -> Kernel {
+        Kernel(tile::<U, WHOLE, BLOCK_PANELS>, tile::<U, WHOLE, 2>, tile::<U, WHOLE, 1>)
+    }
+}
+
+/// [`tile`] of `P` panels.
+type SumTile<const P: usize> =
+    unsafe fn(&Panels, &Rows<'_, ()>, [usize; 2], Range<usize>, &[[f32; ROWS]]) -> [__m256; P];
+
 /// Scales and biases of a row's groups, each as often as a panel has rows.
 struct Factors {
     scales: Vec<[f32; ROWS]>,
@@ -83,13 +97,15 @@ struct Factors {
 /// As [`matmul`](super::matmul); `panels` are those of `x`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn matmul<S: Scale, U: Unpack, const WHOLE: bool>(
+pub(super) unsafe fn matmul<S: Scale>(
+    kernel: &Kernel,
     x: &Activations,
     panels: &Panels,
     w: &Rows<'_, S>,
     rows: Range<usize>,
     out: &Out,
 ) {
+    let bare = w.bare();
     let n_panels = x.n_rows.div_ceil(ROWS);
     let n_chunks = x.k_padded / CHUNK;
     // A group more, as panels have.
@@ -111,20 +127,13 @@ pub(super) unsafe fn matmul<S: Scale, U: Unpack, const WHOLE: bool>(
         let mut panel = 0;
         while panel < n_panels {
             macro_rules! columns {
-                ($p:expr) => {{
+                ($p:expr, $sums:expr) => {{
                     for (i, n) in rows.clone().enumerate() {
                         let scales = &all.scales[i * room..][..room];
                         let biases = &all.biases[i * room..][..groups.len()];
                         // SAFETY: so many panels are there, and `n` is a row.
                         unsafe {
-                            let sums = tile::<S, U, WHOLE, $p>(
-                                panels,
-                                w,
-                                n,
-                                panel,
-                                chunks.clone(),
-                                scales,
-                            );
+                            let sums = $sums(panels, &bare, [n, panel], chunks.clone(), scales);
                             for p in 0..$p {
                                 let x_sums = (panel + p) * panels.n_groups + first_group;
                                 let sum = add_biases(sums[p], biases, &panels.sums[x_sums..]);
@@ -136,9 +145,9 @@ pub(super) unsafe fn matmul<S: Scale, U: Unpack, const WHOLE: bool>(
                 }};
             }
             match n_panels - panel {
-                BLOCK_PANELS.. => columns!(BLOCK_PANELS),
-                2.. => columns!(2),
-                _ => columns!(1),
+                BLOCK_PANELS.. => columns!(BLOCK_PANELS, (kernel.0)),
+                2.. => columns!(2, (kernel.1)),
+                _ => columns!(1, (kernel.2)),
             }
         }
     }
@@ -187,14 +196,11 @@ unsafe fn put(out: &Out, n_rows: usize, m: usize, n: usize, is_first: bool, sum:
 ///
 /// # Safety
 /// Panels and row are there.
-// Inlined, its sums would not stay in registers.
-#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<S: Scale, U: Unpack, const WHOLE: bool, const P: usize>(
+unsafe fn tile<U: Unpack, const WHOLE: bool, const P: usize>(
     x: &Panels,
-    w: &Rows<'_, S>,
-    n: usize,
-    panel: usize,
+    w: &Rows<'_, ()>,
+    [n, panel]: [usize; 2],
     chunks: Range<usize>,
     scales: &[[f32; ROWS]],
 ) -> [__m256; P] {
@@ -203,7 +209,7 @@ unsafe fn tile<S: Scale, U: Unpack, const WHOLE: bool, const P: usize>(
     let halves = (w.group_size / CHUNK).max(1).trailing_zeros();
     let groups_of = |c: usize| if WHOLE { c >> halves } else { 2 * c };
     let first_group = groups_of(chunks.start);
-    let n_whole = whole_chunks::<S, U>(w, n).clamp(chunks.start, chunks.end);
+    let n_whole = whole_chunks::<U>(w, n).clamp(chunks.start, chunks.end);
     // SAFETY: chunks are within the row, or copied to where there is room; a group more than a chunk has
     // can be read of `scales` and of the panel's.
     unsafe {
@@ -232,12 +238,13 @@ unsafe fn tile<S: Scale, U: Unpack, const WHOLE: bool, const P: usize>(
                 }
             }};
         }
-        for c in chunks.start..n_whole {
-            step!(packed.add(c * U::BYTES), c);
-        }
-        for c in n_whole..chunks.end {
-            let copy = pad(w.row(n), c * U::BYTES, U::BYTES);
-            step!(copy.as_ptr(), c);
+        for c in chunks {
+            if c >= n_whole || (U::BEFORE > 0 && n == 0 && c == 0) {
+                let copy = pad::<U>(w, n, c);
+                step!(copy.as_ptr().add(U::BEFORE), c);
+            } else {
+                step!(packed.add(c * U::BYTES), c);
+            }
         }
     }
     sums

@@ -276,7 +276,7 @@ unsafe fn sum<U: Unpack, const CHUNKS: usize, const R: usize>(mut at: Stretch) -
         let lanes = _mm512_broadcast_i32x8(_mm256_loadu_si256(at.lanes.as_ptr().cast()));
         let whole = Part { bytes: U::ALL, lanes: !0 };
         for _ in 0..at.k / (CHUNK * chunks) {
-            for line in 0..R * chunks * U::BYTES / LINE {
+            for line in 0..(R * chunks * U::BYTES).div_ceil(LINE) {
                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * LINE).cast());
             }
             ahead = ahead.wrapping_add(R * chunks * U::BYTES);
