@@ -141,9 +141,10 @@ fn check_case(root: &str, case: &Value, distances: &mut Vec<[f64; 2]>) -> Result
             let ours = perplexity(&model, &input).map_err(run)?;
             assert_eq!(ours.token_logprobs[0], None);
             let ours: Vec<f32> = ours.token_logprobs.into_iter().flatten().collect();
-            // Over all: some tokens magnify rounding, and not the same ones for every program.
+            // Over all: some tokens magnify rounding, and not the same ones for every program. Where
+            // mlx-lm and transformers mean the same, they are up to so far apart, too.
             let distance = distance(&ours, &logprobs);
-            let is_near = ours.len() == logprobs.len() && distance < 1.5e-5;
+            let is_near = ours.len() == logprobs.len() && distance < 3e-5;
             if !is_near {
                 return Err(what(format!("{distance} from the expected"), "logprobs"));
             }

@@ -44,7 +44,7 @@ const CASES: &[Case] = &[
         spoil: |model| model.edit("config.json", |config| config["model_type"] = json!("novel")),
         code: 5,
         kind: "unsupported",
-        says: &["novel", "supported are glm4_moe, llama"],
+        says: &["novel", "supported are deepseek_v3, gemma3"],
     },
     Case {
         name: "code of its own",
