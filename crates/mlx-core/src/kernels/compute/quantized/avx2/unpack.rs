@@ -221,8 +221,8 @@ const fn place(bits: usize, i: usize) -> usize {
     let (half, quarter) = (i / 32, i / 16);
     match bits {
         3 => [0, 8, 32, 4, 36, 40, 12, 44][i % 8] + 16 * half + i % 32 / 8,
-        5 => [0, 32, 16, 48][quarter] + (i % 16 ^ 1),
-        _ => [32, 0, 16, 48][quarter] + (i % 16 ^ 1),
+        5 => [0, 32, 16, 48][quarter] + ((i % 16) ^ 1),
+        _ => [32, 0, 16, 48][quarter] + ((i % 16) ^ 1),
     }
 }
 
