@@ -142,6 +142,11 @@ pub trait KvCache {
     /// Returns the place of the next token: its position, where there is no padding.
     fn offset(&self) -> i32;
 
+    /// Returns how many tokens it keeps at most; nothing where it keeps all.
+    fn max_size(&self) -> Option<i32> {
+        None
+    }
+
     /// Says which places of the batch, whose first tokens are still to come, hold none.
     fn pad(&mut self, padding: &Padding);
 

@@ -64,6 +64,10 @@ impl KvCache for RotatingCache {
         self.offset
     }
 
+    fn max_size(&self) -> Option<i32> {
+        Some(self.max_size)
+    }
+
     fn pad(&mut self, padding: &Padding) {
         self.store.pad(padding);
     }

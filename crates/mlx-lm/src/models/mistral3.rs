@@ -1,23 +1,24 @@
-//! Mistral Small 3.1 and later, whose language model is a Mistral or a Ministral 3: without the part for
-//! images.
+//! Mistral Small 3.1 and later, whose language model is a Mistral or a Ministral 3, and LLaVA: without the part
+//! for images.
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, llama, ministral3};
+use super::{Family, LanguageModel, llama, ministral3, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rules::{Names, Rule};
 
 pub(super) const FAMILY: Family = Family { rules, layout, build };
 
-fn rules(_config: &ModelConfig, _names: &Names) -> Vec<Rule> {
-    vec![
+fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
+    let mut rules = usual_rules(&config.text(), names);
+    rules.extend([
         Rule::Drop("*vision_tower*"),
         Rule::Drop("*multi_modal_projector*"),
-        Rule::Drop("*rotary_emb.inv_freq*"),
         Rule::Rename("model.language_model.*", "language_model.model.*"),
         Rule::Rename("lm_head.*", "language_model.lm_head.*"),
-    ]
+    ]);
+    rules
 }
 
 /// The language model is all there is.

@@ -2,7 +2,7 @@
 //!
 //! A family reads its configuration, builds its layers from [`Weights`] and computes hidden
 //! states. It knows nothing of files, sampling or tokenizers. To add one, write its file and add
-//! a line to `FAMILIES`.
+//! an entry to [`FAMILIES`].
 
 mod deepseek_v3;
 mod gemma3;
@@ -69,46 +69,212 @@ pub(crate) struct Family {
     pub(crate) build: fn(&Weights, &ModelConfig) -> Result<Box<dyn LanguageModel>>,
 }
 
-/// Every `model_type` and its family.
-const FAMILIES: &[(&str, Family)] = &[
-    ("deepseek_v3", deepseek_v3::FAMILY),
-    ("gemma3", gemma3::FAMILY),
-    ("gemma3_text", gemma3_text::FAMILY),
-    ("gemma4", gemma4::FAMILY),
-    ("gemma4_text", gemma4_text::FAMILY),
-    ("gemma4_unified", gemma4::FAMILY),
-    ("glm4_moe", glm4_moe::FAMILY),
-    ("glm4_moe_lite", glm4_moe_lite::FAMILY),
-    ("gpt_oss", gpt_oss::FAMILY),
-    ("joyai_llm_flash", deepseek_v3::FAMILY),
-    ("kimi_k2", deepseek_v3::FAMILY),
-    ("lfm2", lfm2::FAMILY),
-    ("llama", llama::FAMILY),
-    ("minimax", minimax::FAMILY),
-    ("minimax_m2", minimax::FAMILY),
-    ("ministral3", ministral3::FAMILY),
-    ("mistral", llama::FAMILY),
-    ("mistral3", mistral3::FAMILY),
-    ("mixtral", mixtral::FAMILY),
-    ("nemotron_h", nemotron_h::FAMILY),
-    ("phi3", phi3::FAMILY),
-    ("qwen2", qwen2::FAMILY),
-    ("qwen3", qwen3::FAMILY),
-    ("qwen3_5", qwen3_5::FAMILY),
-    ("qwen3_5_moe", qwen3_5::FAMILY),
-    ("qwen3_moe", qwen3_moe::FAMILY),
-    ("qwen3_next", qwen3_next::FAMILY),
+/// A family that can be loaded, and what there is to say about it.
+pub struct Entry {
+    /// What `config.json` calls it.
+    pub model_type: &'static str,
+    /// What else it calls it.
+    pub aliases: &'static [&'static str],
+    /// What its layers are made of.
+    pub blocks: &'static str,
+    /// What they remember.
+    pub caches: &'static str,
+    /// The programs whose logits the tests compare with its own.
+    pub compared_with: &'static str,
+    family: Family,
+}
+
+impl Entry {
+    /// Returns every name of it.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.model_type).chain(self.aliases.iter().copied())
+    }
+}
+
+/// Every family, in the order of names.
+pub const FAMILIES: &[Entry] = &[
+    Entry {
+        model_type: "deepseek_v3",
+        aliases: &["joyai_llm_flash", "kimi_k2"],
+        blocks: "latent attention; experts by sigmoids, in groups, with shared ones",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: deepseek_v3::FAMILY,
+    },
+    Entry {
+        model_type: "gemma3",
+        aliases: &[],
+        blocks: "the text part of gemma3_text's",
+        caches: "keys and values; keys and values of a window",
+        compared_with: "mlx-lm, transformers",
+        family: gemma3::FAMILY,
+    },
+    Entry {
+        model_type: "gemma3_text",
+        aliases: &[],
+        blocks: "attention with head norms, windows and two rotary bases; norms around; GeGLU",
+        caches: "keys and values; keys and values of a window",
+        compared_with: "mlx-lm, transformers",
+        family: gemma3_text::FAMILY,
+    },
+    Entry {
+        model_type: "gemma4",
+        aliases: &["gemma4_unified"],
+        blocks: "the text part of gemma4_text's",
+        caches: "keys and values; keys and values of a window",
+        compared_with: "mlx-lm, transformers",
+        family: gemma4::FAMILY,
+    },
+    Entry {
+        model_type: "gemma4_text",
+        aliases: &[],
+        blocks: "attention with windows, proportional rotation and shared keys and values; embeddings by layer; experts beside a GeGLU; soft cap on logits",
+        caches: "keys and values; keys and values of a window",
+        compared_with: "mlx-lm, transformers",
+        family: gemma4_text::FAMILY,
+    },
+    Entry {
+        model_type: "glm4_moe",
+        aliases: &[],
+        blocks: "attention; experts by sigmoids, in groups, with shared ones",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: glm4_moe::FAMILY,
+    },
+    Entry {
+        model_type: "glm4_moe_lite",
+        aliases: &[],
+        blocks: "latent attention; experts by sigmoids, with shared ones",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: glm4_moe_lite::FAMILY,
+    },
+    Entry {
+        model_type: "gpt_oss",
+        aliases: &[],
+        blocks: "attention with sinks and windows; experts by a softmax of those chosen, clamped SwiGLU",
+        caches: "keys and values; keys and values of a window",
+        compared_with: "mlx-lm, transformers",
+        family: gpt_oss::FAMILY,
+    },
+    Entry {
+        model_type: "lfm2",
+        aliases: &[],
+        blocks: "gated short convolutions, attention with head norms",
+        caches: "keys and values; states",
+        compared_with: "mlx-lm, transformers",
+        family: lfm2::FAMILY,
+    },
+    Entry {
+        model_type: "llama",
+        aliases: &["iquestcoder", "mistral", "xverse"],
+        blocks: "attention, windows where the configuration has them",
+        caches: "keys and values; keys and values of a window",
+        compared_with: "mlx-lm",
+        family: llama::FAMILY,
+    },
+    Entry {
+        model_type: "minimax",
+        aliases: &["minimax_m2"],
+        blocks: "attention with norms over all heads; experts by sigmoids",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: minimax::FAMILY,
+    },
+    Entry {
+        model_type: "ministral3",
+        aliases: &[],
+        blocks: "attention with a factor on queries, windows where the configuration has them",
+        caches: "keys and values; keys and values of a window",
+        compared_with: "mlx-lm, transformers",
+        family: ministral3::FAMILY,
+    },
+    Entry {
+        model_type: "mistral3",
+        aliases: &["llava"],
+        blocks: "the text part, of llama's or ministral3's",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: mistral3::FAMILY,
+    },
+    Entry {
+        model_type: "mixtral",
+        aliases: &[],
+        blocks: "attention; experts by a softmax of those chosen",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: mixtral::FAMILY,
+    },
+    Entry {
+        model_type: "nemotron_h",
+        aliases: &[],
+        blocks: "Mamba 2, attention without rotation, ReLU² layers and experts, one to a layer",
+        caches: "keys and values; states",
+        compared_with: "mlx-lm, transformers",
+        family: nemotron_h::FAMILY,
+    },
+    Entry {
+        model_type: "phi3",
+        aliases: &[],
+        blocks: "attention, windows where the configuration has them; LongRoPE",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: phi3::FAMILY,
+    },
+    Entry {
+        model_type: "qwen2",
+        aliases: &[],
+        blocks: "attention with biases",
+        caches: "keys and values",
+        compared_with: "mlx-lm",
+        family: qwen2::FAMILY,
+    },
+    Entry {
+        model_type: "qwen3",
+        aliases: &[],
+        blocks: "attention with head norms",
+        caches: "keys and values",
+        compared_with: "mlx-lm",
+        family: qwen3::FAMILY,
+    },
+    Entry {
+        model_type: "qwen3_5",
+        aliases: &["qwen3_5_moe"],
+        blocks: "gated delta rule, attention with head norms and output gates; dense, or experts by a softmax with a gated shared one",
+        caches: "keys and values; states",
+        compared_with: "mlx-lm, transformers",
+        family: qwen3_5::FAMILY,
+    },
+    Entry {
+        model_type: "qwen3_moe",
+        aliases: &[],
+        blocks: "attention with head norms; experts by a softmax of all",
+        caches: "keys and values",
+        compared_with: "mlx-lm, transformers",
+        family: qwen3_moe::FAMILY,
+    },
+    Entry {
+        model_type: "qwen3_next",
+        aliases: &[],
+        blocks: "gated delta rule, attention with head norms and output gates; experts by a softmax with a gated shared one",
+        caches: "keys and values; states",
+        compared_with: "mlx-lm, transformers",
+        family: qwen3_next::FAMILY,
+    },
 ];
 
-/// Returns every `model_type` that can be loaded.
+/// Returns every `model_type` that can be loaded, in order.
 pub fn model_types() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().map(|(model_type, _)| *model_type)
+    let mut names: Vec<&str> = FAMILIES.iter().flat_map(Entry::names).collect();
+    names.sort_unstable();
+    names.into_iter()
 }
 
 pub(crate) fn family(config: &ModelConfig) -> Result<&'static Family> {
     let model_type = &config.model_type;
-    if let Some((_, family)) = FAMILIES.iter().find(|(name, _)| name == model_type) {
-        return Ok(family);
+    if let Some(entry) = FAMILIES.iter().find(|entry| entry.names().any(|name| name == model_type))
+    {
+        return Ok(&entry.family);
     }
     let known: Vec<&str> = model_types().collect();
     let auto_map = config.raw.get("auto_map").is_some_and(|v| !v.is_null());

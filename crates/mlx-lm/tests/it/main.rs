@@ -6,6 +6,7 @@ mod divergence;
 mod files;
 mod formats;
 mod layouts;
+mod model_table;
 mod sampling;
 mod streams;
 mod templates;

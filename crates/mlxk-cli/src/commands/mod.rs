@@ -6,6 +6,7 @@
 mod bench;
 mod completions;
 mod man;
+mod models;
 mod perplexity;
 mod run;
 mod schema;
@@ -23,6 +24,7 @@ use crate::output::Output;
 pub(crate) enum Command {
     Run(run::Args),
     Show(show::Args),
+    Models(models::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
     Completions(completions::Args),
@@ -38,6 +40,7 @@ impl Command {
         match self {
             Command::Run(_) => "run",
             Command::Show(_) => "show",
+            Command::Models(_) => "models",
             Command::Perplexity(_) => "perplexity",
             Command::Bench(_) => "bench",
             Command::Completions(_) => "completions",
@@ -52,6 +55,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
     match cli.command {
         Some(Command::Run(args)) => run::run(args, output),
         Some(Command::Show(args)) => show::run(&args, output),
+        Some(Command::Models(args)) => models::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),
         Some(Command::Completions(args)) => completions::run(&args, output),

@@ -76,6 +76,17 @@ fn tensors_are_listed_with_what_becomes_of_them() {
     assert!(tensors.iter().all(|tensor| tensor["becomes"].is_null()));
 }
 
+#[test]
+fn model_types_are_listed() {
+    let data = run(["models", "--json"]).data();
+    let families = data["families"].as_array().expect("a list");
+    let llama = families.iter().find(|family| family["model_type"] == "llama").expect("llama");
+    assert!(llama["aliases"].as_array().expect("a list").contains(&json!("mistral")));
+    let text = run(["models"]).ok();
+    let blocks = llama["blocks"].as_str().expect("text");
+    assert!(text.contains(&format!("mistral, xverse\n  blocks: {blocks}\n")), "{text}");
+}
+
 /// What the headers say is what the loaded model has, however its weights are packed.
 #[test]
 fn parameters_are_counted_before_packing() {
