@@ -5,6 +5,7 @@ mod demo;
 mod divergence;
 mod files;
 mod formats;
+mod hostile_configs;
 mod layouts;
 mod model_table;
 mod sampling;
