@@ -70,7 +70,7 @@ impl Notice {
         let load = |x: &AtomicUsize| x.load(Ordering::Relaxed);
         let weights = std::array::from_fn(|i| (load(&self.starts[i]), load(&self.lens[i])));
         fence(Ordering::Acquire);
-        let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        let is_whole = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
         is_whole.then_some((version, weights))
     }
 }
