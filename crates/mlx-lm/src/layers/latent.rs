@@ -371,6 +371,7 @@ mod tests {
                 layer.forward(&x, &mask, cache)
             };
             let (expected, found) = (of(&mut plain)?, of(&mut packed)?);
+            mlx_core::eval(plain.state().into_iter().chain(packed.state()))?;
             let (a, b) = (expected.to_vec::<f32>()?, found.to_vec::<f32>()?);
             let most = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let largest = a.iter().fold(0.0f32, |most, x| most.max(x.abs()));
