@@ -1,5 +1,6 @@
 //! What only the CUDA backend has.
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::ffi;
 
@@ -8,5 +9,7 @@ use crate::ffi;
 /// # Errors
 /// When MLX cannot tell.
 pub fn is_available() -> Result<bool> {
-    ffi::device::flag(mlx_sys::mlx_cuda_is_available, "mlx_cuda_is_available")
+    // MLX only tells whether it was built for one.
+    let is_built = ffi::device::flag(mlx_sys::mlx_cuda_is_available, "mlx_cuda_is_available")?;
+    Ok(is_built && Device::Gpu.is_available())
 }

@@ -150,6 +150,7 @@ impl Build {
             add(file, &at(&path, fs::read_to_string(&path))?);
         }
         if let Some(installed) = &self.installed {
+            check_mlx_version(&installed.join("include/mlx/version.h"))?;
             let library = find_library(&installed.join("lib"), "mlx")?;
             let meta = at(&library, fs::metadata(&library))?;
             add("installed", &format!("{} {}", library.display(), meta.len()));
@@ -422,8 +423,18 @@ fn installed_package(installed: &Path, work: &Path) -> Result<PathBuf> {
 const PACKAGES: [&str; 3] = ["mlxrs-sys", "mlx-sys", "safemlx-sys"];
 
 fn check_versions(vendor: &Path) -> Result<()> {
-    let header = vendor.join("mlx/mlx/version.h");
-    let text = at(&header, fs::read_to_string(&header))?;
+    check_mlx_version(&vendor.join("mlx/mlx/version.h"))?;
+    let lists = vendor.join("mlx-c/CMakeLists.txt");
+    let text = at(&lists, fs::read_to_string(&lists))?;
+    if !text.contains(&format!("set(MLX_C_VERSION {MLX_C_VERSION})")) {
+        return fail(format!("{}: not mlx-c {MLX_C_VERSION}", lists.display()));
+    }
+    Ok(())
+}
+
+/// The shim knows how this version lays some of its state out.
+fn check_mlx_version(header: &Path) -> Result<()> {
+    let text = at(header, fs::read_to_string(header))?;
     let number = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(&format!("#define MLX_VERSION_{name} ")))
@@ -434,11 +445,6 @@ fn check_versions(vendor: &Path) -> Result<()> {
     let found = format!("{}.{}.{}", number("MAJOR"), number("MINOR"), number("PATCH"));
     if found != MLX_VERSION {
         return fail(format!("{}: MLX {found}, expected {MLX_VERSION}", header.display()));
-    }
-    let lists = vendor.join("mlx-c/CMakeLists.txt");
-    let text = at(&lists, fs::read_to_string(&lists))?;
-    if !text.contains(&format!("set(MLX_C_VERSION {MLX_C_VERSION})")) {
-        return fail(format!("{}: not mlx-c {MLX_C_VERSION}", lists.display()));
     }
     Ok(())
 }

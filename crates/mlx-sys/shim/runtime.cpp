@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "guard.h"
+#include "internals.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/backend/cpu/eval.h"
 #include "mlx/c/private/array.h"
@@ -384,7 +385,7 @@ struct Thread {
     }
     for (auto& events : flights) {
       for (auto& event : events) {
-        auto* error = event.load_error();
+        auto* error = mlx_shim::load_error(event);
         has_failed |= error && !is_ours(error);
       }
     }
@@ -392,8 +393,8 @@ struct Thread {
       auto& error = add_failure(text.empty() ? "an op failed" : text);
       for (auto& events : flights) {
         for (auto& event : events) {
-          if (!is_ours(event.load_error())) {
-            event.set_error(error);
+          if (!is_ours(mlx_shim::load_error(event))) {
+            mlx_shim::set_error(event, error);
           }
         }
       }
@@ -421,11 +422,11 @@ struct Thread {
     // An event gets its error before it is signaled.
     auto is_over = [](Events& events) {
       return std::all_of(
-          events.begin(), events.end(), [](auto& e) { return e.is_signaled(); });
+          events.begin(), events.end(), [](auto& e) { return mlx_shim::is_signaled(e); });
     };
     auto has_error = [](Events& events) {
       return std::any_of(
-          events.begin(), events.end(), [](auto& e) { return e.load_error(); });
+          events.begin(), events.end(), [](auto& e) { return mlx_shim::load_error(e); });
     };
     bool sweep = flights.size() > sweep_at;
     for (auto it = flights.begin(); it != flights.end();) {
@@ -470,7 +471,7 @@ struct Thread {
     for (auto& a : arrays) {
       auto& event = a.event();
       if (event.valid()) {
-        if (auto* slot = failures ? failures->find(event.load_error()) : nullptr) {
+        if (auto* slot = failures ? failures->find(mlx_shim::load_error(event)) : nullptr) {
           flights.push_back(events_of(arrays, held));
           throw std::runtime_error(slot->text);
         }
@@ -538,11 +539,9 @@ struct Thread {
         throw;
       }
       auto stream = default_of(mx::Device::cpu);
-      mx::Event event(stream);
-      event.set_value(1);
-      event.signal(stream);
+      auto event = mlx_shim::signaled_event(stream);
       mark_failed(e.what());
-      event.set_error(add_failure(e.what()));
+      mlx_shim::set_error(event, add_failure(e.what()));
       for (auto& a : nodes) {
         a.set_status(mx::array::Status::evaluated);
         a.attach_event(event);
@@ -661,7 +660,7 @@ extern "C" int mlx_shim_array_status(mlx_array array) {
   // An event gets its error before it is signaled, so the order of the questions matters; with an
   // error MLX's own answer would be to throw it.
   auto& event = a.event();
-  if (event.valid() && (!event.is_signaled() || event.load_error())) {
+  if (event.valid() && (!mlx_shim::is_signaled(event) || mlx_shim::load_error(event))) {
     return 1;
   }
   int status = 1;

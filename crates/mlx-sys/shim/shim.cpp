@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "guard.h"
+#include "internals.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/c/private/array.h"
 #include "mlx/c/private/closure.h"
@@ -344,7 +345,7 @@ struct Record {
       mx::Primitive& primitive,
       const std::vector<mx::array>& inputs,
       const std::vector<mx::array>& outputs) {
-    if (typeid(primitive) == typeid(mx::Load)) {
+    if (mlx_shim::is_named(primitive, "Load")) {
       return;
     }
     if (typeid(primitive) == typeid(mx::Reduce) && primitive.device() == mx::Device::cpu) {
@@ -394,7 +395,7 @@ struct Record {
       return false;
     }
     // One that broadcasts against other arrays follows their shapes, not its own.
-    return (typeid(p) == typeid(mx::Broadcast) && a.inputs.size() > 1) || p.is_equivalent(q);
+    return (mlx_shim::is_named(p, "Broadcast") && a.inputs.size() > 1) || p.is_equivalent(q);
   }
 
   bool same(const Record& other) const {
@@ -432,7 +433,7 @@ struct ExitGuard {
 };
 
 // Makes the node of an elementwise op where C++'s `general` would only find that nothing is to be
-// promoted, and at most a number to be broadcast.
+// promoted, and at most a number to be broadcast. An installed MLX has no nodes for others to make.
 template <typename Op>
 int binary(
     mlx_array* res,
@@ -444,28 +445,30 @@ int binary(
     auto& a = mlx_array_get_(c_a);
     auto& b = mlx_array_get_(c_b);
     auto& s = mlx_stream_get_(c_s);
+#ifdef MLX_STATIC
     auto dtype = a.dtype();
     bool is_same = a.shape() == b.shape();
     bool is_plain = dtype == b.dtype() && (is_same || a.ndim() == 0 || b.ndim() == 0) &&
         (!std::is_same_v<Op, mx::Divide> || mx::issubdtype(dtype, mx::inexact)) &&
         !mx::detail::in_dynamic_tracing();
-    if (!is_plain) {
-      mlx_array_set_(*res, general(a, b, s));
+    if (is_plain) {
+      auto& shape = a.ndim() == 0 ? b.shape() : a.shape();
+      std::vector<mx::array> inputs;
+      inputs.reserve(2);
+      for (auto* in : {&a, &b}) {
+        if (is_same || in->ndim() > 0) {
+          inputs.push_back(*in);
+        } else {
+          inputs.push_back(
+              mx::array(shape, dtype, std::make_shared<mx::Broadcast>(s, shape), {*in}));
+        }
+      }
+      mlx_array_set_(
+          *res, mx::array(shape, dtype, std::make_shared<Op>(s), std::move(inputs)));
       return;
     }
-    auto& shape = a.ndim() == 0 ? b.shape() : a.shape();
-    std::vector<mx::array> inputs;
-    inputs.reserve(2);
-    for (auto* in : {&a, &b}) {
-      if (is_same || in->ndim() > 0) {
-        inputs.push_back(*in);
-      } else {
-        inputs.push_back(
-            mx::array(shape, dtype, std::make_shared<mx::Broadcast>(s, shape), {*in}));
-      }
-    }
-    mlx_array_set_(
-        *res, mx::array(shape, dtype, std::make_shared<Op>(s), std::move(inputs)));
+#endif
+    mlx_array_set_(*res, general(a, b, s));
   });
 }
 
@@ -594,7 +597,7 @@ extern "C" int mlx_shim_host_op(
     const mlx_stream s) {
   return guard([&] {
     std::shared_ptr<void> owned(payload, dtor);
-    if (mx::detail::in_export_tracing() || mx::detail::in_dynamic_tracing()) {
+    if (mlx_shim::Exporting::depth() > 0 || mlx_shim::in_dynamic_tracing()) {
       mlx_vector_array_set_(*res, mlx_closure_get_(fallback)(mlx_vector_array_get_(inputs)));
       return;
     }
@@ -721,7 +724,10 @@ extern "C" int mlx_shim_function_exporter_new(
         *res,
         mx::exporter(
             std::string(file),
-            mlx_closure_kwargs_get_(fun),
+            [fun = mlx_closure_kwargs_get_(fun)](const mx::Args& args, const mx::Kwargs& kwargs) {
+              mlx_shim::Exporting exporting;
+              return fun(args, kwargs);
+            },
             shapeless,
             std::string(metadata, metadata_len)));
   });
@@ -769,15 +775,11 @@ extern "C" int mlx_shim_record_trace(
     const mlx_closure fun,
     const mlx_vector_array inputs) {
   return guard([&] {
-    mx::detail::InTracing tracing{true};
-    std::vector<mx::array> stand_ins;
-    for (auto& in : mlx_vector_array_get_(inputs)) {
-      mx::array stand_in(in.shape(), in.dtype(), nullptr, {});
-      stand_in.set_tracer(true);
-      stand_ins.push_back(std::move(stand_in));
-    }
-    auto outputs = mlx_closure_get_(fun)(stand_ins);
-    res->ctx = new Record(stand_ins, outputs);
+    mlx_shim::trace(mlx_vector_array_get_(inputs), [&](const std::vector<mx::array>& stand_ins) {
+      auto outputs = mlx_closure_get_(fun)(stand_ins);
+      res->ctx = new Record(stand_ins, outputs);
+      return outputs;
+    });
   });
 }
 

@@ -200,11 +200,15 @@ fn last_error(function: &str) -> Error {
         return error;
     }
     let kind = match kind {
+        1 if text.ends_with("is not supported on the GPU") => ErrorKind::Unsupported,
         1 => ErrorKind::InvalidArgument,
         2 => ErrorKind::OutOfRange,
         3 => ErrorKind::OutOfMemory,
         4 => ErrorKind::Io,
         _ if text.ends_with(host::PANICKED) => ErrorKind::Panic,
+        // CUDA's errors have no class of their own.
+        _ if text.ends_with("failed: out of memory") => ErrorKind::OutOfMemory,
+        _ if text.ends_with("has no CUDA implementation.") => ErrorKind::Unsupported,
         _ => ErrorKind::Runtime,
     };
     Error::new(kind, message(function, &text))

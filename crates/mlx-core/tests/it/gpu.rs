@@ -73,6 +73,17 @@ fn lapack_is_refused_off_the_cpu() {
     assert!(error.to_string().contains("with_device"), "{error}");
 }
 
+#[test]
+fn float64_is_refused_off_the_cpu() {
+    if !Device::Gpu.is_available() {
+        eprintln!("skipped: there is no GPU");
+        return;
+    }
+    let x = Array::from(2.0f64);
+    let error = with_device(Device::Gpu, || x.square()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
 /// Inputs of the kernels below: 2 rows of 5, the second input a number.
 fn inputs() -> (Array, Array, Vec<f32>) {
     let values: Vec<f32> = (0..10).map(|i| i as f32 / 4.0 - 1.0).collect();

@@ -1,6 +1,6 @@
 //! `mlxk --version`.
 
-use mlx_lm::core::MLX_VERSION;
+use mlx_lm::core::{Device, MLX_VERSION, metal};
 use serde::Serialize;
 
 use crate::error::CommandError;
@@ -23,11 +23,15 @@ struct Data {
 #[derive(Serialize)]
 struct System {
     memory_total_bytes: Option<u64>,
+    /// What computes: `cpu`, `metal` or `cuda`.
+    device: &'static str,
+    device_name: Option<String>,
 }
 
 pub(super) fn run(output: &Output) -> Result<(), CommandError> {
+    let (device, device_name) = (device(), device_name());
     if output.is_json() {
-        let system = System { memory_total_bytes: memory_total_bytes() };
+        let system = System { memory_total_bytes: memory_total_bytes(), device, device_name };
         let data = Data {
             cli_version: CLI_VERSION,
             json_api_spec_version: JSON_API_SPEC_VERSION,
@@ -36,7 +40,23 @@ pub(super) fn run(output: &Output) -> Result<(), CommandError> {
         };
         return output.success("version", &data);
     }
-    output.write(&format!("mlxk {CLI_VERSION} (MLX {MLX_VERSION})\n"))
+    let name = device_name.map(|name| format!(": {name}")).unwrap_or_default();
+    output.write(&format!("mlxk {CLI_VERSION} (MLX {MLX_VERSION}, {device}{name})\n"))
+}
+
+/// Returns the backend that models run on.
+fn device() -> &'static str {
+    match Device::default_device() {
+        Device::Cpu => "cpu",
+        Device::Gpu if metal::is_available().unwrap_or(false) => "metal",
+        Device::Gpu => "cuda",
+    }
+}
+
+/// Returns what MLX calls the device.
+fn device_name() -> Option<String> {
+    let info = Device::default_device().info().ok()?;
+    info.get("device_name").map(ToString::to_string)
 }
 
 /// Returns the size of the machine's memory, where the system tells.

@@ -1,5 +1,6 @@
 //! The command line itself.
 
+use mlx_lm::core::Device;
 use serde_json::Value;
 
 use crate::support::run;
@@ -57,12 +58,17 @@ fn a_chat_has_no_json() {
 fn the_version_is_told() {
     let version = env!("CARGO_PKG_VERSION");
     let text = run(["--version"]).ok();
-    assert_eq!(text, format!("mlxk {version} (MLX {})\n", mlx_lm::core::MLX_VERSION));
+    let head = format!("mlxk {version} (MLX {}, ", mlx_lm::core::MLX_VERSION);
+    let device =
+        text.strip_prefix(&head).and_then(|text| text.strip_suffix(")\n")).expect("a device");
     assert_eq!(run(["-V"]).ok(), text);
     for args in [["--version", "--json"], ["--json", "--version"]] {
         let data = run(args).data();
         assert_eq!(data["cli_version"], version);
         assert_eq!(data["json_api_spec_version"], "0.2.4");
+        let name = |key: &str| data["system"][key].as_str().expect("a name").to_owned();
+        assert_eq!(format!("{}: {}", name("device"), name("device_name")), device);
+        assert_eq!(name("device") == "cpu", Device::default_device() == Device::Cpu);
         if cfg!(any(target_os = "linux", target_os = "macos")) {
             assert!(data["system"]["memory_total_bytes"].as_u64() > Some(1 << 28));
         }
