@@ -7,9 +7,9 @@
 //!
 //! [`load()`] reads the [`config`], repacks what other programs quantized ([`formats`]), finds the family in [`models`] and gives it the weights; a
 //! family is built of [`layers`] and remembers through a [`cache`]. [`generate`] runs it and
-//! [`sample`] chooses tokens; [`perplexity`], [`divergence`] and [`mod@bench`] measure it. [`mod@save`]
-//! writes a model's files, whole or not at all. Nothing
-//! here prints, reads the environment, or opens a socket.
+//! [`sample`] chooses tokens; [`perplexity`], [`divergence`] and [`mod@bench`] measure it. [`save`]
+//! writes a model's files, whole or not at all. Nothing here prints, reads the environment, or
+//! opens a socket.
 #![forbid(unsafe_code)]
 
 pub mod bench;

@@ -23,7 +23,16 @@ impl OutputFile for File {
 #[derive(Debug)]
 pub struct Lock {
     /// `None` where the file system knows no locks.
-    _file: Option<File>,
+    file: Option<File>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do while a child of this process, just forked, has the file open too.
+        if let Some(file) = &self.file {
+            let _ = file.unlock();
+        }
+    }
 }
 
 /// What saving asks of a file system. [`RealFileSystem`] is the one of the operating system.
@@ -179,10 +188,10 @@ impl FileSystem for RealFileSystem {
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: Some(file) })),
+            Ok(()) => Ok(Some(Lock { file: Some(file) })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
-                Ok(Some(Lock { _file: None }))
+                Ok(Some(Lock { file: None }))
             }
             Err(TryLockError::Error(error)) => Err(error),
         }

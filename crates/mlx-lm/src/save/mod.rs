@@ -1,8 +1,8 @@
 //! Saving a model so that what is at the destination is whole, or nothing is.
 //!
-//! [`save`] writes a new directory: weights in files of at most 5 GiB, their index,
+//! [`save()`] writes a new directory: weights in files of at most 5 GiB, their index,
 //! `config.json`, what the source has of tokenizer, templates and code, and a model card. All of it
-//! grows in a directory beside the destination ([`partial`]) and is renamed at the end, when every
+//! grows in a directory beside the destination (`partial`) and is renamed at the end, when every
 //! file and directory was forced to the disk. A journal beside it knows which weight files are
 //! finished, so that a run that was killed can be continued.
 //!

@@ -30,7 +30,8 @@ pub enum SaveError {
     NotCommitted {
         /// What went wrong.
         error: Error,
-        /// What this run or an earlier one left beside the destination.
+        /// What this run or an earlier one left beside the destination; `None` when nothing is
+        /// there, or the run ended before looking.
         partial: Option<Partial>,
     },
     /// The model is at its destination and whole, but a power cut may still take from it.

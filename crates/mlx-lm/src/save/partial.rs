@@ -96,7 +96,7 @@ impl<'a> PartialDir<'a> {
         self.root.join(MODEL_NAME)
     }
 
-    /// Returns the names of the weight files that are finished.
+    /// Returns whether a weight file is finished.
     pub(super) fn is_finished(&self, shard: &Shard<'_>) -> bool {
         self.journal.shards.iter().any(|finished| finished.name == shard.name)
     }
@@ -127,7 +127,6 @@ impl<'a> PartialDir<'a> {
     ) -> Result<()> {
         for shard in shards {
             if let Some(finished) = earlier.shards.iter().find(|f| f.name == shard.name)
-                && finished.n_bytes == shard.plan.file_size()
                 && is_intact(self.fs, &dir.join(&shard.name), finished, meter)?
             {
                 self.journal.shards.push(finished.clone());
@@ -210,11 +209,18 @@ fn check_is_ours(fs: &dyn FileSystem, root: &Path) -> Result<()> {
     if let Some(other) = names.iter().find(|name| !known.contains(&name.as_ref())) {
         return Err(not_ours(root, &format!("holds {other:?}")));
     }
-    // The journal comes first and goes last.
     let has = |name: &str| names.iter().any(|other| other == name);
-    match has(MODEL_NAME) && !has(JOURNAL_NAME) {
-        true => Err(not_ours(root, "has no journal")),
-        false => Ok(()),
+    if !has(MODEL_NAME) {
+        return Ok(());
+    }
+    // The journal comes first and goes last.
+    if !has(JOURNAL_NAME) {
+        return Err(not_ours(root, "has no journal"));
+    }
+    // What is in it will be removed, so it must not be a link to something else.
+    match fs.symlink_metadata(&root.join(MODEL_NAME)).map_err(io)?.is_dir() {
+        true => Ok(()),
+        false => Err(not_ours(root, "its model is not a directory")),
     }
 }
 

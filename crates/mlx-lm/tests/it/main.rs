@@ -9,6 +9,7 @@ mod hostile_configs;
 mod layouts;
 mod model_table;
 mod sampling;
+mod save;
 mod streams;
 mod templates;
 mod tokenizer_models;
