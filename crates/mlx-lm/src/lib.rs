@@ -16,6 +16,7 @@ pub mod bench;
 pub mod cache;
 pub mod chat;
 pub mod config;
+pub mod convert;
 pub mod detokenizer;
 pub mod divergence;
 pub mod error;
@@ -34,6 +35,7 @@ pub mod stop;
 pub mod thinking;
 pub mod tokenizer;
 
+pub use convert::convert;
 pub use error::{Error, ErrorKind, Result};
 pub use load::load;
 pub use mlx_core as core;

@@ -1,6 +1,7 @@
 //! The tests of this crate that go through its public interface, against reference outputs.
 
 mod checkpoints;
+mod convert;
 mod demo;
 mod divergence;
 mod files;
