@@ -57,7 +57,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use quantization::{QuantMode, Quantization, QuantizationConfig};
 pub use stream::{Stream, with_device, with_stream};
 pub use transforms::{async_eval, eval};
-pub use weights::{Mismatch, Tensor, Weights, WeightsReport};
+pub use weights::{Mismatch, TakenMatrix, Tensor, Weights, WeightsReport};
 
 /// Returns the number of C handles that this thread holds, where they are counted; for tests.
 #[doc(hidden)]

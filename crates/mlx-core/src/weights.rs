@@ -85,11 +85,23 @@ enum Source {
     },
 }
 
+/// A weight matrix, or a stack of them, that a layer took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenMatrix {
+    /// The path of the layer, whose tensors are `.weight` and, if it is packed, `.scales`.
+    pub path: String,
+    /// The shape before packing, `[…, D, E]`.
+    pub shape: Vec<i32>,
+    /// How it is packed, if it is.
+    pub quantization: Option<Quantization>,
+}
+
 struct Store {
     source: RefCell<Source>,
     quantization: Option<QuantizationConfig>,
     cast: Option<Dtype>,
     report: RefCell<WeightsReport>,
+    matrices: RefCell<Vec<TakenMatrix>>,
     n_parameters: Cell<u64>,
     n_bytes: Cell<u64>,
 }
@@ -130,6 +142,7 @@ impl Weights {
             quantization,
             cast: None,
             report: RefCell::default(),
+            matrices: RefCell::default(),
             n_parameters: Cell::default(),
             n_bytes: Cell::default(),
         };
@@ -302,10 +315,18 @@ impl Weights {
             return at.random_matrix(input_dims, rows);
         }
         let packed = at.contains("scales");
-        match &self.store.quantization {
+        let shape = [rows, &[input_dims]].concat();
+        let matrix = match &self.store.quantization {
             Some(config) if packed && config.of(&at.path).is_some() => at.packed(input_dims, rows),
-            _ => Ok(WeightMatrix::Dense(at.param("weight", &[rows, &[input_dims]].concat())?)),
-        }
+            _ => Ok(WeightMatrix::Dense(at.param("weight", &shape)?)),
+        }?;
+        let quantization = match &matrix {
+            WeightMatrix::Packed(packed) => Some(packed.quantization),
+            WeightMatrix::Dense(_) => None,
+        };
+        let taken = TakenMatrix { path: at.path, shape, quantization };
+        self.store.matrices.borrow_mut().push(taken);
+        Ok(matrix)
     }
 
     /// Reads the format off the shapes, as mlx-lm does: a config's global numbers need not hold
@@ -550,6 +571,27 @@ impl Weights {
     /// Returns the size of the tensors taken so far in bytes.
     pub fn n_bytes(&self) -> u64 {
         self.store.n_bytes.get()
+    }
+
+    /// Returns the matrices taken so far: what of a model can be packed.
+    ///
+    /// ```
+    /// use mlx_core::{Dtype, Weights, ops};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let zeros = |shape: &[i32]| ops::zeros(shape, Dtype::Float32);
+    /// let weights = Weights::from_arrays([
+    ///     ("up.weight".to_owned(), zeros(&[2, 3])?),
+    ///     ("norm.weight".to_owned(), zeros(&[3])?),
+    /// ]);
+    /// (weights.linear("up", 3, 2, false)?, weights.rms_norm("norm", 3, 1e-6)?);
+    /// let matrices = weights.matrices();
+    /// assert_eq!((matrices[0].path.as_str(), matrices.len()), ("up", 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn matrices(&self) -> Vec<TakenMatrix> {
+        self.store.matrices.borrow().clone()
     }
 
     /// Ends the taking.

@@ -169,15 +169,17 @@ impl ModelFiles {
     /// Reads a JSON file; `None` when there is none of that name.
     ///
     /// Python writes infinities and NaN as bare words, which JSON lacks. Such a word becomes
-    /// `{"__float__": "Infinity"}`, the form in which converted configurations hold it.
+    /// `{"__float__": "Infinity"}`, the form in which converted configurations hold it. Other
+    /// floats are the nearest to what is written, as they are in Python.
     ///
     /// # Errors
     /// As [`ModelFiles::read`], and [`ErrorKind::Format`] with line and column when the file is
     /// not JSON.
     pub fn read_json(&self, name: &str) -> Result<Option<Value>> {
         let Some(text) = self.read_text(name)? else { return Ok(None) };
-        let text = replace_bare_floats(text.trim_start_matches('\u{feff}'));
-        serde_json::from_str(&text).map(Some).map_err(|e| json_error(self.describe(name), &e))
+        parse_json(text.trim_start_matches('\u{feff}'))
+            .map(Some)
+            .map_err(|e| json_error(self.describe(name), &e))
     }
 
     /// Returns how messages call the file `name`: its path, or the embedded model and the name.
@@ -257,28 +259,69 @@ fn list_directory(dir: &Path, prefix: &str, depth: usize, names: &mut Vec<String
     Ok(())
 }
 
-/// Replaces the words `Infinity`, `-Infinity` and `NaN` outside strings.
-fn replace_bare_floats(text: &str) -> Cow<'_, str> {
-    if !text.contains("Infinity") && !text.contains("NaN") {
-        return Cow::Borrowed(text);
+/// The key under which a number's text passes through the parser; no file has a reason to use it.
+const NUMBER_TAG: &str = "__exact_float__";
+
+/// Parses JSON with Python's words for infinities and NaN, and with every float rounded to the
+/// nearest, which `serde_json` does for numbers of up to 15 digits only.
+fn parse_json(text: &str) -> serde_json::Result<Value> {
+    match replace_floats(text) {
+        Cow::Borrowed(text) => serde_json::from_str(text),
+        Cow::Owned(text) => serde_json::from_str(&text).map(restore_numbers),
     }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|w| rest.starts_with(w));
-        let len = match (c, word) {
-            ('"', _) => string_len(rest),
-            (_, Some(word)) => {
-                out.push_str(&format!("{{\"__float__\": \"{word}\"}}"));
-                rest = &rest[word.len()..];
-                continue;
+}
+
+/// Replaces what JSON lacks by an object with a tag, and so also what the parser rounds wrongly.
+fn replace_floats(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(&byte) = text.as_bytes().get(at) {
+        let rest = &text.as_bytes()[at..];
+        let of_token = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+        match byte {
+            b'"' => at += string_len(&text[at..]),
+            b'-' | b'0'..=b'9' | b'I' | b'N' => {
+                let end = at + rest.iter().take_while(|b| of_token(b)).count();
+                if let Some(object) = tagged(&text[at..end]) {
+                    out.push_str(&text[copied..at]);
+                    out.push_str(&object);
+                    copied = end;
+                }
+                at = end;
             }
-            _ => c.len_utf8(),
-        };
-        out.push_str(&rest[..len]);
-        rest = &rest[len..];
+            _ => at += 1,
+        }
     }
-    Cow::Owned(out)
+    match copied {
+        0 => Cow::Borrowed(text),
+        _ => Cow::Owned(out + &text[copied..]),
+    }
+}
+
+fn tagged(token: &str) -> Option<String> {
+    if ["-Infinity", "Infinity", "NaN"].contains(&token) {
+        return Some(format!("{{\"__float__\": \"{token}\"}}"));
+    }
+    if !token.contains(['.', 'e', 'E']) {
+        return None;
+    }
+    let parsed: f64 = serde_json::from_str(token).ok()?;
+    let exact: f64 = token.parse().ok()?;
+    (parsed != exact).then(|| format!("{{\"{NUMBER_TAG}\": \"{token}\"}}"))
+}
+
+fn restore_numbers(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(restore_numbers).collect(),
+        Value::Object(object) => {
+            let text = object.get(NUMBER_TAG).filter(|_| object.len() == 1).and_then(Value::as_str);
+            match text.and_then(|text| text.parse::<f64>().ok()) {
+                Some(number) => number.into(),
+                None => object.into_iter().map(|(k, v)| (k, restore_numbers(v))).collect(),
+            }
+        }
+        value => value,
+    }
 }
 
 /// Returns the length of the JSON string that `text` begins with, quotes included.

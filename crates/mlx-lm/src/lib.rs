@@ -7,14 +7,16 @@
 //!
 //! [`load()`] reads the [`config`], repacks what other programs quantized ([`formats`]), finds the family in [`models`] and gives it the weights; a
 //! family is built of [`layers`] and remembers through a [`cache`]. [`generate`] runs it and
-//! [`sample`] chooses tokens; [`perplexity`], [`divergence`] and [`mod@bench`] measure it. Nothing
-//! here prints, reads the environment, or opens a socket.
+//! [`sample`] chooses tokens; [`perplexity`], [`divergence`] and [`mod@bench`] measure it. [`save`]
+//! writes a model's files, whole or not at all. Nothing here prints, reads the environment, or
+//! opens a socket.
 #![forbid(unsafe_code)]
 
 pub mod bench;
 pub mod cache;
 pub mod chat;
 pub mod config;
+pub mod convert;
 pub mod detokenizer;
 pub mod divergence;
 pub mod error;
@@ -27,11 +29,13 @@ pub mod models;
 pub mod perplexity;
 mod rules;
 pub mod sample;
+pub mod save;
 mod scan;
 pub mod stop;
 pub mod thinking;
 pub mod tokenizer;
 
+pub use convert::convert;
 pub use error::{Error, ErrorKind, Result};
 pub use load::load;
 pub use mlx_core as core;

@@ -76,28 +76,14 @@ impl Model {
     ) -> Result<(Model, Vec<String>)> {
         let family = models::family(&config)?;
         let checkpoint = open_checkpoint(files)?;
-        let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
-        let rules = family_rules(family, &names_of(&checkpoint), &config);
-        let drops = |name: &str| rules::names(&rules, name).is_empty();
-        let foreign = match &config.foreign {
-            Some(format) => foreign::tensors(&checkpoint, &config, format, options.dtype, drops)?,
-            None => None,
-        };
-        let weights = match foreign {
-            Some(foreign) => {
-                notes.extend(foreign.messages);
-                let shapes = foreign.tensors.iter().map(|(name, t)| (name, t.shape()));
-                let names = shapes.map(|(name, shape)| (name.clone(), shape.to_vec())).collect();
-                let rules = family_rules(family, &names, &config);
-                // Every layer with scales is packed; how is read off its shapes.
-                Weights::from_tensors(rules::apply(&rules, foreign.tensors)?)
-                    .with_quantization(Some(QuantizationConfig::default()))
-                    .with_dtype(Some(foreign.dtype))
-            }
-            None => Weights::from_tensors(rules::apply(&rules, stored(&checkpoint))?)
-                .with_quantization(config.quantization.as_ref().map(|q| in_model(q, &rules)))
-                .with_dtype(options.dtype),
-        };
+        let rules = |names: &Names| family_rules(family, names, &config);
+        let Stored { tensors, quantization, dtype, notes, .. } =
+            Stored::new(&checkpoint, &config, options.dtype, rules)?;
+        let names = tensors.iter().map(|(name, t)| (name.clone(), t.shape().to_vec())).collect();
+        let rules = rules(&names);
+        let weights = Weights::from_tensors(rules::apply(&rules, tensors)?)
+            .with_quantization(quantization.map(|q| in_model(&q, &rules)))
+            .with_dtype(dtype);
         Ok((Model::build(weights, config)?, notes))
     }
 
@@ -151,8 +137,52 @@ impl std::ops::DerefMut for Model {
     }
 }
 
+/// The tensors of a checkpoint, those that another program quantized as MLX would have them.
+pub(crate) struct Stored {
+    pub(crate) tensors: Vec<(String, Tensor)>,
+    /// How layers that have scales are packed.
+    pub(crate) quantization: Option<QuantizationConfig>,
+    /// What floating tensors are to be, if not what they are.
+    pub(crate) dtype: Option<Dtype>,
+    /// Whether another program quantized them.
+    pub(crate) is_foreign: bool,
+    /// What the user should know.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Stored {
+    /// Takes the tensors of a checkpoint; `rules` are those by which some are left out.
+    pub(crate) fn new(
+        checkpoint: &Checkpoint,
+        config: &ModelConfig,
+        dtype: Option<Dtype>,
+        rules: impl Fn(&Names) -> Vec<Rule>,
+    ) -> Result<Stored> {
+        let mut notes: Vec<String> = checkpoint.report().iter().map(ToString::to_string).collect();
+        let rules = rules(&names_of(checkpoint));
+        let drops = |name: &str| rules::names(&rules, name).is_empty();
+        let foreign = match &config.foreign {
+            Some(format) => foreign::tensors(checkpoint, config, format, dtype, drops)?,
+            None => None,
+        };
+        let Some(foreign) = foreign else {
+            let (tensors, quantization) = (stored(checkpoint), config.quantization.clone());
+            return Ok(Stored { tensors, quantization, dtype, is_foreign: false, notes });
+        };
+        notes.extend(foreign.messages);
+        Ok(Stored {
+            tensors: foreign.tensors,
+            // Every layer with scales is packed; how is read off its shapes.
+            quantization: Some(QuantizationConfig::default()),
+            dtype: Some(foreign.dtype),
+            is_foreign: true,
+            notes,
+        })
+    }
+}
+
 /// Returns the rules from tensors of these names to those of our layers.
-fn family_rules(family: &Family, names: &Names, config: &ModelConfig) -> Vec<Rule> {
+pub(crate) fn family_rules(family: &Family, names: &Names, config: &ModelConfig) -> Vec<Rule> {
     [(family.rules)(config, names), (family.layout)(config)].concat()
 }
 
@@ -161,7 +191,7 @@ fn names_of(checkpoint: &Checkpoint) -> Names {
 }
 
 /// Returns a quantization with its layers called as the model has them.
-fn in_model(quantization: &QuantizationConfig, rules: &[Rule]) -> QuantizationConfig {
+pub(crate) fn in_model(quantization: &QuantizationConfig, rules: &[Rule]) -> QuantizationConfig {
     let mut renamed = QuantizationConfig { default: quantization.default, layers: [].into() };
     for (path, format) in &quantization.layers {
         for name in rules::names(rules, &format!("{path}.weight")) {
@@ -177,7 +207,7 @@ fn stored(checkpoint: &Checkpoint) -> Vec<(String, Tensor)> {
     names.filter_map(|name| Some((name.to_owned(), Tensor::stored(checkpoint, name)?))).collect()
 }
 
-fn open_checkpoint(files: &ModelFiles) -> Result<Checkpoint> {
+pub(crate) fn open_checkpoint(files: &ModelFiles) -> Result<Checkpoint> {
     if let Some(root) = files.root() {
         return Ok(Checkpoint::open_dir(root)?);
     }

@@ -83,6 +83,11 @@ pub(crate) enum Cut {
     Interleaved(usize),
 }
 
+/// Tells whether a name is of one of these patterns.
+pub(crate) fn is_one_of(patterns: &[&'static str], name: &str) -> bool {
+    patterns.iter().any(|pattern| Rule::Drop(pattern).found_in(name).is_some())
+}
+
 /// Applies rules to the tensors of a checkpoint.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ pub use mapping::{Mapping, TensorBytes};
 pub use npy::{NpyFile, write_npy};
 pub use npz::{NpzFile, NpzMethod, write_npz, write_npz_streamed};
 pub use safetensors::{
-    Checkpoint, IndexDisagreement, SafetensorsFile, TensorData, TensorInfo, TensorLayout,
-    write_safetensors, write_safetensors_streamed,
+    Checkpoint, IndexDisagreement, SafetensorsFile, SafetensorsPlan, TensorData, TensorInfo,
+    TensorLayout, write_safetensors, write_safetensors_streamed,
 };
 pub use sink::TensorSink;

@@ -15,6 +15,7 @@ mod elementwise;
 mod gated_delta;
 mod matmul;
 mod norm;
+mod packing;
 mod quantized;
 mod rope;
 mod routes;
@@ -53,6 +54,7 @@ pub use compute::activation::GatedActivation;
 pub use compute::pool::{set_threads, threads};
 pub use compute::sampling::{TokenFilter, Xtc};
 pub(crate) use compute::{Float, ahead};
+pub use packing::{PackedBytes, convert_floats, pack_rows, unpack_rows};
 pub use sampling::sample_tokens;
 
 /// How kernels made within [`with_options`] compute.

@@ -39,7 +39,7 @@ struct QuantizedMatmul {
 }
 
 /// The format of a mode's weights, where there is a kernel for it.
-fn format_of(quantization: Quantization) -> Option<Format> {
+pub(super) fn format_of(quantization: Quantization) -> Option<Format> {
     let Quantization { group_size, bits, mode } = quantization;
     match mode {
         QuantMode::Affine => {
@@ -212,7 +212,9 @@ pub(crate) fn gated_quantized_matmul(
     function: GatedActivation,
     fallback: GatedFallback,
 ) -> Result<Option<Array>> {
-    if gate.0.weight.shape() != up.0.weight.shape() {
+    // Rows of another quantization have another length; then each is a product of its own.
+    let are_alike = gate.0.quantization == up.0.quantization;
+    if are_alike && gate.0.weight.shape() != up.0.weight.shape() {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
             format!("gated product: weights {:?} and {:?}", gate.0.weight, up.0.weight),

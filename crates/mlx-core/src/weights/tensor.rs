@@ -4,7 +4,9 @@
 //! layer takes the result. Shapes are known before, so that all that does not fit is told before a byte
 //! is read, and conversion can go one result after the other.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::fmt;
 use std::rc::Rc;
 
 use crate::array::Array;
@@ -50,6 +52,17 @@ enum Origin {
     Transpose(Tensor, Vec<i32>),
     Reshape(Tensor),
     Add(Tensor, f32),
+    Made(Maker),
+}
+
+/// Makes an array where no file and no op does.
+#[derive(Clone)]
+struct Maker(Rc<dyn Fn() -> Result<Array>>);
+
+impl fmt::Debug for Maker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Maker")
+    }
 }
 
 impl From<Array> for Tensor {
@@ -68,6 +81,41 @@ impl Tensor {
         let (_, info) = checkpoint.get(name)?;
         let bytes = checkpoint.tensor_bytes(name)?;
         Some(Tensor::new(info.shape.clone(), info.dtype, Origin::File(bytes)))
+    }
+
+    /// Returns a tensor that `make` makes, of this shape and dtype.
+    pub fn made_by(
+        shape: &[i32],
+        dtype: Dtype,
+        make: impl Fn() -> Result<Array> + 'static,
+    ) -> Tensor {
+        Tensor::new(shape.to_vec(), dtype, Origin::Made(Maker(Rc::new(make))))
+    }
+
+    /// Returns the bytes of the elements where they lie in a file just so, and nothing need be made.
+    ///
+    /// # Errors
+    /// When a file that was changed by an array over it cannot be read again.
+    pub fn stored_bytes(&self) -> Result<Option<Cow<'_, [u8]>>> {
+        match &self.0.origin {
+            Origin::File(bytes) => bytes.stored().map(Some),
+            Origin::Reshape(of) => of.stored_bytes(),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns one of the tensors that lie along the first axis: of a stack, the tensor that was stacked,
+    /// so that the others need not be made.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn at(&self, index: i32) -> Result<Tensor> {
+        if let Origin::Stack(tensors) = &self.0.origin {
+            let tensor = usize::try_from(index).ok().and_then(|index| tensors.get(index));
+            let missing = || invalid(format!("number {index} of {}", self.describe()));
+            return tensor.cloned().ok_or_else(missing);
+        }
+        self.slice(0, index, 1, 1)?.reshape(self.shape().get(1..).unwrap_or_default())
     }
 
     /// Returns the size along each axis.
@@ -233,6 +281,13 @@ fn make(origin: Origin, shape: &[i32], dtype: Dtype) -> Result<Array> {
         Origin::Transpose(of, axes) => of.into_array()?.transpose(axes),
         Origin::Reshape(of) => of.into_array()?.reshape(shape),
         Origin::Add(of, number) => of.into_array()? + number,
+        Origin::Made(Maker(make)) => {
+            let array = make()?;
+            match (array.shape(), array.dtype()) == (shape, dtype) {
+                true => Ok(array),
+                false => Err(invalid(format!("{array:?} for {shape:?} of {dtype}"))),
+            }
+        }
     }
 }
 
@@ -279,6 +334,29 @@ mod tests {
         assert_eq!(values(Tensor::concatenate(halves.to_vec(), 0)?)?, values(x.clone())?);
         let [first, second] = halves;
         assert_eq!(values(Tensor::stack(vec![second, first])?)?[..3], [6, 7, 8]);
+        Ok(())
+    }
+
+    #[test]
+    fn parts_of_a_stack_are_made_alone() -> Result<()> {
+        let made = Rc::new(std::cell::Cell::new(0));
+        let tensor = |start: i32| {
+            let made = Rc::clone(&made);
+            Tensor::made_by(&[2], Dtype::Int32, move || {
+                made.set(made.get() + 1);
+                Array::from_slice(&[start, start + 1], &[2])
+            })
+        };
+        let stack = Tensor::stack((0..5).map(|i| tensor(10 * i)).collect())?;
+        assert_eq!(stack.at(3)?.into_array()?.to_vec::<i32>()?, [30, 31]);
+        assert_eq!(made.get(), 1);
+        assert!(stack.at(5).is_err() && stack.at(-1).is_err());
+        let x = numbers(&[4, 2, 3])?;
+        assert_eq!(x.at(1)?.shape(), [2, 3]);
+        assert_eq!(x.at(1)?.into_array()?.to_vec::<i32>()?, [6, 7, 8, 9, 10, 11]);
+        assert!(x.at(4).is_err());
+        let unlike = Tensor::made_by(&[3], Dtype::Int32, || Array::range(2));
+        assert!(unlike.into_array().is_err());
         Ok(())
     }
 

@@ -11,7 +11,7 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, usual_rules};
+use super::{Family, LanguageModel, Protected, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
@@ -20,7 +20,8 @@ use crate::layers::moe::{MoeArgs, Router, SharedArgs, SigmoidRouter};
 use crate::layers::rope::RopeArgs;
 use crate::rules::{Change, Cut, Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules, layout, protected: Protected::SIGMOID_GATE, build };
 
 #[derive(Deserialize)]
 struct Config {

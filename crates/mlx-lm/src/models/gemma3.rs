@@ -6,12 +6,12 @@
 use mlx_core::Weights;
 use serde_json::json;
 
-use super::{Family, LanguageModel, gemma3_text, usual_rules};
+use super::{Family, LanguageModel, Protected, gemma3_text, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::rules::{Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family = Family { rules, layout, protected: Protected::NOTHING, build };
 
 fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
     let mut rules = vec![

@@ -10,7 +10,7 @@ use mlx_core::nn::GatedActivation;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Family, LanguageModel, is_sliding, usual_rules};
+use super::{Family, LanguageModel, Protected, is_sliding, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::{AttentionArgs, QkNorm};
@@ -18,7 +18,8 @@ use crate::layers::decoder::{Decoder, DecoderArgs, DecoderConfig, LayerArgs, Nor
 use crate::layers::mlp::MlpArgs;
 use crate::rules::{Change, Rule};
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules: usual_rules, layout, protected: Protected::NOTHING, build };
 
 #[derive(Deserialize)]
 struct Config {

@@ -10,7 +10,8 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::rules::{Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules, layout, protected: gemma4_text::PROTECTED, build };
 
 fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
     let others = [

@@ -10,7 +10,7 @@ use mlx_core::{Array, ErrorKind, Weights, fast};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Family, LanguageModel, is_sliding, same_layout, usual_rules};
+use super::{Family, LanguageModel, Protected, is_sliding, same_layout, usual_rules};
 use crate::cache::Cache;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -23,7 +23,10 @@ use crate::layers::mlp::{Mlp, MlpArgs};
 use crate::layers::moe::{MoeArgs, Router};
 use crate::rules::{Cut, Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules, layout: same_layout, protected: PROTECTED, build };
+
+pub(super) const PROTECTED: Protected = Protected::routers(&["*router.proj"]);
 
 #[derive(Deserialize)]
 struct Config {

@@ -7,11 +7,12 @@
 use mlx_core::Weights;
 
 use super::deepseek_v3::{self, layout, rules};
-use super::{Family, LanguageModel};
+use super::{Family, LanguageModel, Protected};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules, layout, protected: Protected::SIGMOID_GATE, build };
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     deepseek_v3::build_with(w, config, 1_000_000.0)

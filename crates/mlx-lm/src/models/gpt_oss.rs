@@ -10,7 +10,7 @@ use mlx_core::Weights;
 use mlx_core::nn::GatedActivation;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, is_sliding, usual_rules};
+use super::{Family, LanguageModel, Protected, is_sliding, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layers::attention::AttentionArgs;
@@ -18,7 +18,9 @@ use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::layers::moe::{MoeArgs, Router};
 use crate::rules::{Change, Cut, Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family = Family { rules, layout, protected: PROTECTED, build };
+
+const PROTECTED: Protected = Protected::routers(&["*router"]);
 
 #[derive(Deserialize)]
 struct Config {

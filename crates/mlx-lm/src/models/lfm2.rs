@@ -6,7 +6,7 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, usual_rules};
+use super::{Family, LanguageModel, Protected, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::layers::attention::{AttentionArgs, QkNorm};
@@ -15,7 +15,7 @@ use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs, MixerArgs};
 use crate::layers::mlp::MlpArgs;
 use crate::rules::{Change, Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family = Family { rules, layout, protected: Protected::NOTHING, build };
 
 #[derive(Deserialize)]
 struct Config {

@@ -7,14 +7,15 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, is_sliding, same_layout, usual_rules};
+use super::{Family, LanguageModel, Protected, is_sliding, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::layers::attention::{AttentionArgs, QueryScale};
 use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::layers::mlp::MlpArgs;
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules: usual_rules, layout: same_layout, protected: Protected::NOTHING, build };
 
 #[derive(Deserialize)]
 struct Config {

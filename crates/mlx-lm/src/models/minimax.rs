@@ -6,7 +6,7 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, same_layout, usual_rules};
+use super::{Family, LanguageModel, Protected, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::QkNorm;
@@ -14,7 +14,14 @@ use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::layers::moe::{MoeArgs, Router, SigmoidRouter};
 use crate::rules::{Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules, layout: same_layout, protected: PROTECTED, build };
+
+const PROTECTED: Protected = Protected {
+    routers: &["*block_sparse_moe.gate"],
+    types: &["*e_score_correction_bias*"],
+    ..Protected::NOTHING
+};
 
 #[derive(Deserialize)]
 struct Config {

@@ -3,13 +3,14 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, llama, same_layout, usual_rules};
+use super::{Family, LanguageModel, Protected, llama, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::QueryScale;
 use crate::layers::rope::RopeScaling;
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules: usual_rules, layout: same_layout, protected: Protected::NOTHING, build };
 
 #[derive(Deserialize)]
 struct Config {

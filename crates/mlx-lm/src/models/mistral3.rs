@@ -3,12 +3,12 @@
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, llama, ministral3, usual_rules};
+use super::{Family, LanguageModel, Protected, llama, ministral3, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rules::{Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family = Family { rules, layout, protected: Protected::NOTHING, build };
 
 fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
     let mut rules = usual_rules(&config.text(), names);

@@ -65,8 +65,35 @@ pub(crate) struct Family {
     pub(crate) rules: fn(&ModelConfig, &Names) -> Vec<Rule>,
     /// What our layers have otherwise than those.
     pub(crate) layout: fn(&ModelConfig) -> Vec<Rule>,
+    /// What conversion treats otherwise than the rest.
+    pub(crate) protected: Protected,
     /// Builds the model.
     pub(crate) build: fn(&Weights, &ModelConfig) -> Result<Box<dyn LanguageModel>>,
+}
+
+/// What conversion treats otherwise than the rest, by patterns of mlx-lm's names (see [`rules`](crate::rules)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Protected {
+    /// Layers that choose among experts, packed in affine 8-bit, groups of 64, whatever others are.
+    pub(crate) routers: &'static [&'static str],
+    /// Layers that stay dense, because mlx-lm has no packed form of them.
+    pub(crate) dense: &'static [&'static str],
+    /// Tensors that keep their type, because a narrower one would lose what they are for.
+    pub(crate) types: &'static [&'static str],
+}
+
+impl Protected {
+    /// Nothing.
+    pub(crate) const NOTHING: Protected = Protected { routers: &[], dense: &[], types: &[] };
+
+    /// Routers alone.
+    pub(crate) const fn routers(routers: &'static [&'static str]) -> Protected {
+        Protected { routers, ..Protected::NOTHING }
+    }
+
+    /// Experts chosen by sigmoids with a correction; mlx-lm's layer that chooses is no linear one.
+    pub(crate) const SIGMOID_GATE: Protected =
+        Protected { routers: &[], dense: &["*.gate"], types: &["*e_score_correction_bias*"] };
 }
 
 /// A family that can be loaded, and what there is to say about it.

@@ -9,7 +9,7 @@ use mlx_core::nn::{self, Embedding, Linear, Module, RmsNorm, SwitchMlp, Visitor,
 use mlx_core::{Array, Weights};
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, same_layout, usual_rules};
+use super::{Family, LanguageModel, Protected, same_layout, usual_rules};
 use crate::cache::Cache;
 use crate::config::{Float, ModelConfig};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +21,11 @@ use crate::layers::mixer::Mixer;
 use crate::layers::moe::{Gate, MoeArgs, Router, SigmoidRouter};
 use crate::rules::{Change, Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules, layout: same_layout, protected: PROTECTED, build };
+
+const PROTECTED: Protected =
+    Protected { types: &["*e_score_correction_bias*", "*A_log*"], ..Protected::SIGMOID_GATE };
 
 #[derive(Deserialize)]
 struct Config {

@@ -8,13 +8,14 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, usual_rules};
+use super::{Family, LanguageModel, Protected, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::rules::{Cut, Rule};
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules: usual_rules, layout, protected: Protected::NOTHING, build };
 
 #[derive(Deserialize)]
 struct Config {

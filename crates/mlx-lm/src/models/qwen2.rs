@@ -5,13 +5,14 @@
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, same_layout, usual_rules};
+use super::{Family, LanguageModel, Protected, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::AttentionArgs;
 use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 
-pub(super) const FAMILY: Family = Family { rules: usual_rules, layout: same_layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules: usual_rules, layout: same_layout, protected: Protected::NOTHING, build };
 
 fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let mut config: DecoderConfig = config.parse()?;

@@ -5,12 +5,14 @@
 
 use mlx_core::Weights;
 
-use super::{Family, LanguageModel, qwen3_next, usual_rules};
+use super::{Family, LanguageModel, Protected, qwen3_next, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::rules::{Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family = Family { rules, layout, protected: PROTECTED, build };
+
+const PROTECTED: Protected = Protected { types: &["*A_log"], ..qwen3_next::PROTECTED };
 
 fn rules(config: &ModelConfig, names: &Names) -> Vec<Rule> {
     let text = config.text();

@@ -5,7 +5,7 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, same_layout, usual_rules};
+use super::{Family, LanguageModel, Protected, same_layout, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::layers::attention::{AttentionArgs, QkNorm};
@@ -13,7 +13,10 @@ use crate::layers::decoder::{Decoder, DecoderConfig, LayerArgs};
 use crate::layers::moe::{MoeArgs, Router};
 use crate::rules::{Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout: same_layout, build };
+pub(super) const FAMILY: Family =
+    Family { rules, layout: same_layout, protected: PROTECTED, build };
+
+const PROTECTED: Protected = Protected::routers(&["*mlp.gate"]);
 
 #[derive(Deserialize)]
 struct Config {

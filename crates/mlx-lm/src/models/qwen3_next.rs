@@ -8,7 +8,7 @@
 use mlx_core::Weights;
 use serde::Deserialize;
 
-use super::{Family, LanguageModel, usual_rules};
+use super::{Family, LanguageModel, Protected, usual_rules};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::layers::attention::{AttentionArgs, QkNorm};
@@ -18,7 +18,9 @@ use crate::layers::moe::{MoeArgs, Router, SharedArgs};
 use crate::layers::rope::RopeScaling;
 use crate::rules::{Change, Cut, Names, Rule};
 
-pub(super) const FAMILY: Family = Family { rules, layout, build };
+pub(super) const FAMILY: Family = Family { rules, layout, protected: PROTECTED, build };
+
+pub(super) const PROTECTED: Protected = Protected::routers(&["*mlp.gate", "*shared_expert_gate"]);
 
 /// The settings of this line of models.
 #[derive(Deserialize)]

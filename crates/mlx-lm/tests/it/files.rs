@@ -119,3 +119,41 @@ fn links_count_as_files_and_pipes_do_not() {
     assert_eq!(files.read_json("config.json").unwrap(), Some(json!({})));
     assert_eq!(files.read("dangling.json").unwrap(), None);
 }
+
+#[test]
+fn floats_are_read_to_the_last_digit() {
+    let dir = tempfile::tempdir().unwrap();
+    let numbers = [
+        "0.3535533905932738",
+        "0.30618621784789724",
+        "1e23",
+        "2.2250738585072014e-308",
+        "123456789.12345678",
+        "-0.1234567890123456789",
+        "0.5",
+        "1e-05",
+    ];
+    let text = format!(
+        r#"{{"numbers": [{}], "text": "1e23 \" 0.3535533905932738, NaN", "inf": -Infinity,
+        "deep": {{"x": [{{"y": 8.988465674311579e307}}]}}, "int": 9007199254740993}}"#,
+        numbers.join(", ")
+    );
+    fs::write(dir.path().join("x.json"), text).unwrap();
+    let value = ModelFiles::directory(dir.path()).unwrap().read_json("x.json").unwrap().unwrap();
+    for (value, text) in value["numbers"].as_array().unwrap().iter().zip(numbers) {
+        assert_eq!(value.as_f64(), text.parse().ok(), "{text}");
+    }
+    assert_eq!(value["text"], "1e23 \" 0.3535533905932738, NaN");
+    assert_eq!(value["inf"], json!({"__float__": "-Infinity"}));
+    assert_eq!(value["deep"]["x"][0]["y"].as_f64(), "8.988465674311579e307".parse().ok());
+    assert_eq!(value["int"], 9_007_199_254_740_993_u64);
+    for broken in ["{\"x\": 1.2.3}", "{\"x\": 1e400}", "{\"x\": +1.0}", "{\"x\": NaNN}", "\"1e23"] {
+        fs::write(dir.path().join("broken.json"), broken).unwrap();
+        let files = ModelFiles::directory(dir.path()).unwrap();
+        assert_eq!(
+            files.read_json("broken.json").unwrap_err().kind(),
+            ErrorKind::Format,
+            "{broken}"
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! The tests of this crate that go through its public interface, against reference outputs.
 
 mod checkpoints;
+mod convert;
 mod demo;
 mod divergence;
 mod files;
@@ -9,6 +10,7 @@ mod hostile_configs;
 mod layouts;
 mod model_table;
 mod sampling;
+mod save;
 mod streams;
 mod templates;
 mod tokenizer_models;

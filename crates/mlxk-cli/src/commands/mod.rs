@@ -5,6 +5,7 @@
 
 mod bench;
 mod completions;
+mod convert;
 mod man;
 mod models;
 mod perplexity;
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Run(run::Args),
     Show(show::Args),
     Models(models::Args),
+    Convert(convert::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
     Completions(completions::Args),
@@ -41,6 +43,7 @@ impl Command {
             Command::Run(_) => "run",
             Command::Show(_) => "show",
             Command::Models(_) => "models",
+            Command::Convert(_) => "convert",
             Command::Perplexity(_) => "perplexity",
             Command::Bench(_) => "bench",
             Command::Completions(_) => "completions",
@@ -56,6 +59,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Some(Command::Run(args)) => run::run(args, output),
         Some(Command::Show(args)) => show::run(&args, output),
         Some(Command::Models(args)) => models::run(&args, output),
+        Some(Command::Convert(args)) => convert::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),
         Some(Command::Completions(args)) => completions::run(&args, output),

@@ -4,6 +4,7 @@ mod bad_input;
 mod chat;
 #[cfg(unix)]
 mod compilers;
+mod convert;
 mod measure;
 mod reference;
 mod run;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 9] =
-    ["", "run", "show", "models", "perplexity", "bench", "completions", "man", "schema"];
+const COMMANDS: [&str; 10] =
+    ["", "run", "show", "models", "convert", "perplexity", "bench", "completions", "man", "schema"];
 
 /// Set to write the file anew.
 const REGENERATE: &str = "MLXK_REGENERATE";

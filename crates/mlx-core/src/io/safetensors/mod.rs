@@ -24,4 +24,6 @@ pub use file::SafetensorsFile;
 pub use header::TensorInfo;
 pub(super) use header::byte_size;
 pub use index::IndexDisagreement;
-pub use write::{TensorData, TensorLayout, write_safetensors, write_safetensors_streamed};
+pub use write::{
+    SafetensorsPlan, TensorData, TensorLayout, write_safetensors, write_safetensors_streamed,
+};

@@ -32,6 +32,14 @@ pub struct TensorLayout {
     pub shape: Vec<i32>,
 }
 
+impl TensorLayout {
+    /// Returns the size of the tensor in bytes; `None` when a dimension is negative or the size is
+    /// more than an array can have.
+    pub fn byte_size(&self) -> Option<u64> {
+        byte_size(self.dtype, &self.shape)
+    }
+}
+
 /// Writes tensors and metadata to `path`, which is replaced whole or not at all, as by
 /// [`atomic::write_file`].
 ///
@@ -92,21 +100,39 @@ pub fn write_safetensors_streamed(
     data: impl FnMut(usize, &mut TensorSink<'_>) -> Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let plan = Plan::new(layout, metadata).map_err(|text| {
-        Error::new(ErrorKind::InvalidArgument, format!("{}: {text}", path.display()))
-    })?;
+    let plan = SafetensorsPlan::new(layout, metadata).map_err(|e| e.context(path.display()))?;
     atomic::write_file(path, |file| plan.write(path, file, data))
 }
 
-/// A checked layout with the header that announces it.
-struct Plan<'a> {
+/// A checked layout with the header that announces it: a file whose size is known before any
+/// tensor is.
+///
+/// [`write_safetensors_streamed`] makes one and replaces a file with it; who decides on
+/// files himself, as a writer of several shards does, writes it where he likes.
+pub struct SafetensorsPlan<'a> {
     layout: &'a [TensorLayout],
     sizes: Vec<u64>,
     header: Vec<u8>,
 }
 
-impl<'a> Plan<'a> {
-    fn new(layout: &'a [TensorLayout], metadata: &[(&str, &str)]) -> Result<Plan<'a>, String> {
+impl<'a> SafetensorsPlan<'a> {
+    /// Checks a layout and makes its header.
+    ///
+    /// # Errors
+    /// Of kind [`InvalidArgument`](ErrorKind::InvalidArgument) when a name is empty, reserved or
+    /// repeated, when a shape has no size, or when the header would be too long.
+    pub fn new(
+        layout: &'a [TensorLayout],
+        metadata: &[(&str, &str)],
+    ) -> Result<SafetensorsPlan<'a>> {
+        let invalid = |text| Error::new(ErrorKind::InvalidArgument, text);
+        Self::check(layout, metadata).map_err(invalid)
+    }
+
+    fn check(
+        layout: &'a [TensorLayout],
+        metadata: &[(&str, &str)],
+    ) -> Result<SafetensorsPlan<'a>, String> {
         let mut entries = Vec::with_capacity(layout.len());
         let mut sizes = Vec::with_capacity(layout.len());
         let mut names = BTreeSet::new();
@@ -128,15 +154,27 @@ impl<'a> Plan<'a> {
             sizes.push(size);
             begin = end;
         }
-        Ok(Plan { layout, sizes, header: header(&entries, metadata)? })
+        Ok(SafetensorsPlan { layout, sizes, header: header(&entries, metadata)? })
     }
 
-    fn write(
+    /// Returns the size of the whole file in bytes.
+    pub fn file_size(&self) -> u64 {
+        (LENGTH_SIZE + self.header.len()) as u64 + self.sizes.iter().sum::<u64>()
+    }
+
+    /// Writes the whole file to `file`; `path` is for error texts.
+    ///
+    /// `data` is called as [`write_safetensors_streamed`] does.
+    ///
+    /// # Errors
+    /// What `data` returns, or an error of this crate when it gives too many or too few bytes or
+    /// `file` fails.
+    pub fn write<E: From<Error>>(
         &self,
         path: &Path,
         file: &mut dyn Write,
-        mut data: impl FnMut(usize, &mut TensorSink<'_>) -> Result<()>,
-    ) -> Result<()> {
+        mut data: impl FnMut(usize, &mut TensorSink<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let io = |source| Error::io(path, source);
         file.write_all(&(self.header.len() as u64).to_le_bytes()).map_err(io)?;
         file.write_all(&self.header).map_err(io)?;

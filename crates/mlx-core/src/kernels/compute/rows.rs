@@ -43,7 +43,7 @@ const PARALLEL: usize = 1 << 16;
 const PART: usize = 1 << 13;
 
 /// Returns how many rows make a part; all where one thread is to do them.
-pub(super) fn rows_per_part(n_rows: usize, row_len: usize) -> usize {
+pub(crate) fn rows_per_part(n_rows: usize, row_len: usize) -> usize {
     let threads = pool::threads();
     if n_rows.saturating_mul(row_len) < PARALLEL || threads < 2 {
         return n_rows.max(1);
@@ -52,7 +52,7 @@ pub(super) fn rows_per_part(n_rows: usize, row_len: usize) -> usize {
 }
 
 /// Calls `task` with each part, on several threads where there are several.
-pub(super) fn for_each<P: Send>(parts: impl Iterator<Item = P>, task: impl Fn(P) + Sync) {
+pub(crate) fn for_each<P: Send>(parts: impl Iterator<Item = P>, task: impl Fn(P) + Sync) {
     let mut parts = parts.peekable();
     let Some(first) = parts.next() else { return };
     if parts.peek().is_none() {

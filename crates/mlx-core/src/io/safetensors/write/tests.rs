@@ -160,8 +160,9 @@ impl Write for FullDisk<'_> {
 #[test]
 fn a_full_disk_keeps_the_old_file() {
     let layout = two();
-    let plan = Plan::new(&layout, &[]).unwrap();
+    let plan = SafetensorsPlan::new(&layout, &[]).unwrap();
     let size = LENGTH_SIZE + plan.header.len() + 11;
+    assert_eq!(plan.file_size(), size as u64);
     for room in 0..=size {
         let old = Old::new();
         let result = atomic::write_file(&old.path, |file| {
