@@ -86,8 +86,13 @@ impl ModelObject {
     /// Describes a workspace, under the name that a list shows.
     pub(crate) fn workspace(dir: &Path, display_name: Option<String>) -> ModelObject {
         let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
+        let sentinel = sentinel(dir).unwrap_or(Value::Null);
+        let text = |key: &str| sentinel.get(key).and_then(Value::as_str).map(str::to_owned);
         ModelObject {
             display_name,
+            origin: text("source_repo"),
+            content_hash: text("content_hash"),
+            hash_modified: text("hash_modified"),
             ..ModelObject::of_dir(path.display().to_string(), dir)
         }
     }
@@ -150,4 +155,12 @@ pub(crate) fn last_modified(dir: &Path) -> Option<String> {
     let modified: SystemTime = dir.metadata().ok()?.modified().ok()?;
     let timestamp = Timestamp::try_from(modified).ok()?;
     Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// Returns what a managed workspace says of itself.
+pub(crate) fn sentinel(dir: &Path) -> Option<Value> {
+    let text = std::fs::read(dir.join(".mlxk_workspace.json")).ok()?;
+    let sentinel: Value = serde_json::from_slice(&text).ok()?;
+    sentinel.get("managed")?.as_bool().filter(|managed| *managed)?;
+    Some(sentinel)
 }
