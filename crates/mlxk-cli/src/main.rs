@@ -8,9 +8,11 @@
 mod cli;
 mod commands;
 mod error;
+mod health;
 mod interrupt;
 mod model;
 mod output;
+mod workspace;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod completions;
+mod health;
 mod man;
 mod models;
 mod perplexity;
@@ -24,6 +25,7 @@ use crate::output::Output;
 pub(crate) enum Command {
     Run(run::Args),
     Show(show::Args),
+    Health(health::Args),
     Models(models::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
@@ -40,6 +42,7 @@ impl Command {
         match self {
             Command::Run(_) => "run",
             Command::Show(_) => "show",
+            Command::Health(_) => "health",
             Command::Models(_) => "models",
             Command::Perplexity(_) => "perplexity",
             Command::Bench(_) => "bench",
@@ -55,6 +58,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
     match cli.command {
         Some(Command::Run(args)) => run::run(args, output),
         Some(Command::Show(args)) => show::run(&args, output),
+        Some(Command::Health(args)) => health::run(&args, output),
         Some(Command::Models(args)) => models::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),
