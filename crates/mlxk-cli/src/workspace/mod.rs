@@ -1,9 +1,15 @@
 //! Workspaces: flat directories with a model's files, which commands may make and change.
 //!
 //! A workspace is managed when it holds a sentinel ([`sentinel`]), which says where it came from
-//! and, by a [`hash`] over its content, whether it was changed since.
+//! and, by a [`hash`] over its content, whether it was changed since. Every one is built beside
+//! its place and renamed ([`build`]), so that an interrupted command leaves nothing that looks
+//! like a workspace; the hub's cache is never written to and never a source of a conversion.
 
+pub(crate) mod build;
+mod copy;
 pub(crate) mod hash;
+pub(crate) mod paths;
+pub(crate) mod patterns;
 pub(crate) mod sentinel;
 
 pub(crate) use sentinel::is_managed;
