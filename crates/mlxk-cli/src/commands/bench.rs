@@ -27,8 +27,8 @@ use crate::output::{Bytes, Count, Output};
 /// all weights once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(required_unless_present = "synthetic", value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(required_unless_present = "synthetic", value_hint = clap::ValueHint::AnyPath)]
     model: Option<PathBuf>,
 
     /// Lengths of the prompts, separated by commas; 0 leaves the test out

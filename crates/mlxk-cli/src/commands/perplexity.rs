@@ -20,8 +20,8 @@ use crate::output::Output;
 /// (`perplexity`).
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     model: PathBuf,
 
     /// The text to predict; `-` reads stdin

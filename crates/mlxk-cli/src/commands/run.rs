@@ -47,8 +47,8 @@ Examples:
   git diff | mlxk run ./model - --prompt \"Review this change\"
   mlxk run demo --json --max-tokens 20 \"Count to ten\"")]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     model: PathBuf,
 
     /// The prompt, joined by spaces; `-` reads stdin

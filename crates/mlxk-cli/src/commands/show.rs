@@ -19,8 +19,8 @@ use report::{Metadata, Report, Weights};
 #[derive(clap::Args)]
 #[command(after_help = supported())]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     model: PathBuf,
 
     /// List all files

@@ -77,6 +77,8 @@ codes! {
         "a file is there and cannot be read, for want of a permission or because a disk fails";
     FILE_DANGLING: "file_dangling", Error, None, Remedy::Download,
         "a file of the model is a link to nowhere, as an interrupted download or a removed blob leaves it";
+    SNAPSHOT_MISSING: "snapshot_missing", Error, None, Remedy::Download,
+        "the cache knows the model and has no revision of it";
     LFS_POINTER: "lfs_pointer", Error, None, Remedy::Download,
         "a file is a git-lfs pointer: the repository was cloned with git, the file itself never came";
     PARTIAL_FILE: "partial_file", Error, None, Remedy::Download,
