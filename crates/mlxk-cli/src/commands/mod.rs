@@ -4,6 +4,7 @@
 //! the regenerated reference.
 
 mod bench;
+mod clone;
 mod completions;
 mod health;
 mod man;
@@ -12,7 +13,7 @@ mod perplexity;
 mod run;
 mod schema;
 mod show;
-mod version;
+pub(crate) mod version;
 
 use clap::Subcommand;
 
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Run(run::Args),
     Show(show::Args),
     Health(health::Args),
+    Clone(clone::Args),
     Models(models::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
@@ -43,6 +45,7 @@ impl Command {
             Command::Run(_) => "run",
             Command::Show(_) => "show",
             Command::Health(_) => "health",
+            Command::Clone(_) => "clone",
             Command::Models(_) => "models",
             Command::Perplexity(_) => "perplexity",
             Command::Bench(_) => "bench",
@@ -59,6 +62,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Some(Command::Run(args)) => run::run(args, output),
         Some(Command::Show(args)) => show::run(&args, output),
         Some(Command::Health(args)) => health::run(&args, output),
+        Some(Command::Clone(args)) => clone::run(&args, output),
         Some(Command::Models(args)) => models::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),

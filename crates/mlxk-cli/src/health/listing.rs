@@ -114,10 +114,10 @@ fn state(path: &Path, size: u64) -> State {
     State::File(size)
 }
 
-pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
+pub(super) fn check(model: &Model<'_>, building: bool, findings: &mut Findings) {
     let resolved = model.dir.canonicalize().unwrap_or_default();
     let own_name = resolved.file_name().map(|name| name.to_string_lossy().into_owned());
-    if let Some(name) = own_name.filter(|name| name.contains(BUILDING)) {
+    if let Some(name) = own_name.filter(|name| !building && name.contains(BUILDING)) {
         let text = format!("{name}: a clone or conversion was building this and did not finish");
         findings.add(&codes::WORKSPACE_PARTIAL, text);
     }

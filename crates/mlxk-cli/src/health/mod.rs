@@ -25,7 +25,8 @@ use serde_json::Value;
 
 use mlx_lm::files::ModelFiles;
 
-pub(crate) use codes::{CODES, Code, Remedy, Severity};
+pub(crate) use codes::{Code, Remedy, Severity};
+pub(crate) use listing::BUILDING;
 use listing::Listing;
 
 /// What to look at, and how findings are to be told.
@@ -33,6 +34,8 @@ use listing::Listing;
 pub(crate) struct HealthOptions {
     /// The name of a cached model, for commands that mend it; without one the directory is named.
     pub(crate) name: Option<String>,
+    /// Whether the directory is one that is still being built, under the name of such.
+    pub(crate) building: bool,
     /// Whether to read all content: hashes of cached files, NaN and infinities, the tokenizer.
     pub(crate) deep: bool,
 }
@@ -69,11 +72,6 @@ impl HealthReport {
             (_, n) => format!("Model is healthy, with {n} warnings"),
         }
     }
-
-    /// Whether there is a finding of this code.
-    pub(crate) fn has(&self, code: &Code) -> bool {
-        self.findings.iter().any(|finding| finding.code == code.name)
-    }
 }
 
 /// Checks the model of a directory.
@@ -81,7 +79,7 @@ pub(crate) fn check(dir: &Path, options: &HealthOptions) -> HealthReport {
     let mut findings = Findings { place: Place::new(dir, options), list: Vec::new() };
     match Model::read(dir) {
         Ok(model) => {
-            listing::check(&model, &mut findings);
+            listing::check(&model, options.building, &mut findings);
             config::check(&model, &mut findings);
             let weights = weights::check(&model, &mut findings);
             tokenizer::check(&model, options.deep, &mut findings);
@@ -100,6 +98,13 @@ pub(crate) fn check(dir: &Path, options: &HealthOptions) -> HealthReport {
     findings.sort_by_key(|finding| finding.severity);
     let healthy = findings.iter().all(|finding| finding.severity != Severity::Error);
     HealthReport { healthy, findings }
+}
+
+/// Makes the report of a cached model of which there is no revision.
+pub(crate) fn without_snapshot(name: &str) -> HealthReport {
+    let mut findings = Findings { place: Place::Cached(name.to_owned()), list: Vec::new() };
+    findings.add(&codes::SNAPSHOT_MISSING, format!("{name}: the cache has no revision of it"));
+    HealthReport { healthy: false, findings: findings.list }
 }
 
 /// What all parts of a check look at.

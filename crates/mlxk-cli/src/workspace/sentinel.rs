@@ -3,7 +3,7 @@
 //! Its presence, with `managed: true`, makes a directory a managed workspace. What a newer
 //! mlx-knife adds to it is kept when it is written again.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use mlx_lm::core::io::atomic;
