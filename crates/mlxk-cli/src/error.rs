@@ -49,12 +49,16 @@ pub(crate) enum Kind {
     LocksPresent,
     PermissionDenied,
     DeletionFailed,
+    InvalidTarget,
+    CloneFailed,
+    HealthCheckFailed,
+    InvalidArgument,
     Interrupted,
 }
 
 impl Kind {
     /// Every kind, for the schema.
-    pub(crate) const ALL: [Kind; 19] = [
+    pub(crate) const ALL: [Kind; 23] = [
         Kind::General,
         Kind::Internal,
         Kind::Usage,
@@ -73,6 +77,10 @@ impl Kind {
         Kind::LocksPresent,
         Kind::PermissionDenied,
         Kind::DeletionFailed,
+        Kind::InvalidTarget,
+        Kind::CloneFailed,
+        Kind::HealthCheckFailed,
+        Kind::InvalidArgument,
         Kind::Interrupted,
     ];
 
@@ -82,13 +90,14 @@ impl Kind {
             Kind::Usage => 2,
             Kind::Interrupted => 130,
             _ if !strict => 1,
-            Kind::General | Kind::Internal | Kind::Config => 1,
+            Kind::General | Kind::Internal | Kind::Config | Kind::CloneFailed => 1,
+            Kind::InvalidTarget | Kind::InvalidArgument => 1,
             Kind::ModelNotFound
             | Kind::AmbiguousMatch
             | Kind::RevisionNotFound
             | Kind::CacheNotFound
             | Kind::FileNotFound => 3,
-            Kind::InvalidModel => 4,
+            Kind::InvalidModel | Kind::HealthCheckFailed => 4,
             Kind::Unsupported | Kind::WorkspaceModel => 5,
             Kind::ContextLength => 6,
             Kind::Runtime => 7,
@@ -118,6 +127,10 @@ impl Kind {
             Kind::LocksPresent => "locks_present",
             Kind::PermissionDenied => "permission_denied",
             Kind::DeletionFailed => "deletion_failed",
+            Kind::InvalidTarget => "InvalidTargetError",
+            Kind::CloneFailed => "CloneFailedError",
+            Kind::HealthCheckFailed => "HealthCheckFailed",
+            Kind::InvalidArgument => "InvalidArgumentError",
             Kind::Interrupted => "interrupted",
         }
     }

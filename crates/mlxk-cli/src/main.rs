@@ -11,8 +11,8 @@ mod commands;
 mod describe;
 mod detect;
 mod error;
+mod health;
 mod hub;
-mod integrity;
 mod interrupt;
 mod model;
 mod output;
@@ -20,6 +20,7 @@ mod progress;
 mod resolve;
 mod settings;
 mod table;
+mod workspace;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;

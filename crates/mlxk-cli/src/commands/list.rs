@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::version::System;
-use crate::describe::{Health, ModelObject};
+use crate::describe::{Description, Health, ModelObject};
 use crate::detect::Capability;
 use crate::error::CommandError;
 use crate::model;
@@ -85,11 +85,11 @@ fn matching(resolver: &Resolver, pattern: Option<&Path>) -> Result<Vec<ModelObje
     let models: Vec<_> = resolver.models()?.into_iter().filter(|m| has_pattern(m.id())).collect();
     let cached = models.into_par_iter().filter(|model| !model.id().contains(SENTINEL));
     let mut objects: Vec<ModelObject> =
-        cached.map(|model| ModelObject::cached(&model, model.main().as_ref())).collect();
+        cached.map(|model| Description::cached(&model, model.main().as_ref()).model).collect();
     let home = resolver.workspaces();
     let workspaces = home.into_par_iter().filter_map(|dir| {
         let name = dir.file_name()?.to_string_lossy().into_owned();
-        has_pattern(&name).then(|| ModelObject::workspace(&dir, Some(name)))
+        has_pattern(&name).then(|| Description::workspace(&dir, Some(name)).model)
     });
     objects.extend(workspaces.collect::<Vec<_>>());
     Ok(objects)
@@ -112,7 +112,7 @@ fn workspaces(path: &Path) -> Vec<ModelObject> {
     };
     let objects = found.into_par_iter();
     // Spelled as the user spelled the directory.
-    objects.map(|dir| ModelObject::workspace(&dir, Some(dir.display().to_string()))).collect()
+    objects.map(|dir| Description::workspace(&dir, Some(dir.display().to_string())).model).collect()
 }
 
 impl Args {

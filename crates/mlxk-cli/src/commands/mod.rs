@@ -4,10 +4,12 @@
 //! the regenerated reference.
 
 mod bench;
+mod clone;
 mod completions;
 mod config;
 mod doctor;
 mod du;
+mod health;
 mod list;
 mod man;
 mod models;
@@ -18,7 +20,7 @@ mod run;
 mod schema;
 mod show;
 mod verify;
-mod version;
+pub(crate) mod version;
 
 use std::path::Path;
 
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Du(du::Args),
     Prune(prune::Args),
     Verify(verify::Args),
+    Health(health::Args),
+    Clone(clone::Args),
     Models(models::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
@@ -63,6 +67,8 @@ impl Command {
             Command::Du(_) => "du",
             Command::Prune(_) => "prune",
             Command::Verify(_) => "verify",
+            Command::Health(_) => "health",
+            Command::Clone(_) => "clone",
             Command::Models(_) => "models",
             Command::Perplexity(_) => "perplexity",
             Command::Bench(_) => "bench",
@@ -85,6 +91,8 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Some(Command::Du(args)) => du::run(&args, output),
         Some(Command::Prune(args)) => prune::run(&args, output),
         Some(Command::Verify(args)) => verify::run(&args, output),
+        Some(Command::Health(args)) => health::run(&args, output),
+        Some(Command::Clone(args)) => clone::run(&args, output),
         Some(Command::Models(args)) => models::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),

@@ -29,6 +29,8 @@ const DATA: &[(&str, fn(&mut SchemaGenerator) -> Schema)] = &[
     ("du", of::<commands::du::Data>),
     ("prune", of::<commands::prune::Data>),
     ("verify", of::<commands::verify::Data>),
+    ("health", of::<commands::health::Data>),
+    ("clone", of::<commands::clone::Data>),
     ("models", of::<commands::models::Report>),
     ("perplexity", of::<commands::perplexity::Data<'static>>),
     ("bench", of::<commands::bench::Data>),

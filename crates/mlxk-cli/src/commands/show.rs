@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::describe::Health;
+use crate::describe::{Health, managed};
 use crate::error::{CommandError, Kind};
 use crate::model;
 use crate::output::{Bytes, Count, Output, printable};
+use crate::resolve::Resolved;
 use crate::table::relative_time;
 
 mod report;
@@ -35,6 +36,10 @@ pub(crate) struct Args {
     #[arg(long)]
     weights: bool,
 
+    /// Take the present content of a managed workspace for its clean state
+    #[arg(long)]
+    recalc_hash: bool,
+
     /// Print config.json
     #[arg(long)]
     config: bool,
@@ -48,7 +53,9 @@ fn supported() -> String {
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let resolved = model::resolve(&args.model)?;
     let files = resolved.files()?;
+    let hash_updated = args.recalc_hash && pin(&resolved, output)?;
     let report = Report::gather(&resolved, &files, args.config, args.weights);
+    let report = Report { hash_updated, ..report };
     if report.model.health == Health::Unhealthy {
         output.verdict(Kind::InvalidModel);
     } else if !report.model.runtime_compatible {
@@ -58,6 +65,20 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
         true => output.success("show", &report),
         false => output.write(&printable(&text(&report, args))),
     }
+}
+
+/// Takes the present content of a managed workspace for its clean state.
+fn pin(resolved: &Resolved, output: &Output) -> Result<bool, CommandError> {
+    let workspace = match resolved {
+        Resolved::Workspace(dir) => managed(dir).map(|sentinel| (dir, sentinel)),
+        Resolved::Demo | Resolved::Cached(_) => None,
+    };
+    let Some((dir, mut sentinel)) = workspace else {
+        output.warning("--recalc-hash is for managed workspaces, which this is not");
+        return Ok(false);
+    };
+    let pinned = sentinel.pin(dir).and_then(|()| sentinel.write(dir));
+    pinned.map_err(|error| CommandError::file(dir, &error)).map(|()| true)
 }
 
 fn text(report: &Report, args: &Args) -> String {
@@ -83,6 +104,15 @@ fn text(report: &Report, args: &Args) -> String {
     line("Runs here", if model.runtime_compatible { "yes" } else { "no" }.to_owned());
     for problem in &report.problems {
         line("Reason", problem.clone());
+    }
+    for finding in &report.findings {
+        line(
+            "Finding",
+            format!("{} {}: {}", finding.severity.name(), finding.code, finding.message),
+        );
+        if let Some(repair) = &finding.repair {
+            line("Repair", repair.clone());
+        }
     }
     text += "Metadata:\n";
     for (name, value) in metadata(&report.metadata) {

@@ -41,7 +41,11 @@ fn a_file_sets_what_nothing_else_does() {
     for command in ["list", "config show", "rm x", "run x hi"] {
         let ran = run(&command.split(' ').collect::<Vec<_>>(), &[]);
         assert_eq!(ran.code, Some(1), "{command}");
-        assert!(ran.stderr.contains("config.toml") && ran.stderr.contains("hub_cash"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("config.toml") && ran.stderr.contains("hub_cash"),
+            "{}",
+            ran.stderr
+        );
     }
     let data = run(&["doctor", "--json"], &[]).data();
     assert_eq!((&data["sound"], status(&data, "config")), (&json!(false), Some("error")));
@@ -55,14 +59,25 @@ fn a_doctor_looks_at_the_machine() {
     let hub = Hub::with_models();
     let data = hub.run(["doctor", "--json"]).data();
     assert_eq!(data["sound"], true, "{data:#}");
-    for name in ["device", "backends", "cpu", "memory", "config", "cache", "workspace home", "ffmpeg", "hub token"] {
+    for name in [
+        "device",
+        "backends",
+        "cpu",
+        "memory",
+        "config",
+        "cache",
+        "workspace home",
+        "ffmpeg",
+        "hub token",
+    ] {
         assert!(status(&data, name).is_some(), "{name}: {data:#}");
     }
     let text = hub.run(["doctor"]).ok();
     assert!(text.contains("6 models"), "{text}");
     // A token's presence is told, and never the token.
     let mut command = hub.mlxk();
-    let ran: Ran = command.arg("doctor").env("HF_TOKEN", "hf_secret").output().expect("starts").into();
+    let ran: Ran =
+        command.arg("doctor").env("HF_TOKEN", "hf_secret").output().expect("starts").into();
     let text = ran.ok();
     assert!(text.contains("in HF_TOKEN") && !text.contains("secret"), "{text}");
     fs::remove_dir_all(hub.path().join("hub")).expect("removed");

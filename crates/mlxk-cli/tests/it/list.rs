@@ -61,9 +61,15 @@ fn cached_models_run_by_name() {
     let hub = Hub::with_models();
     hub.workspace("my-chat", &chat_model());
     let long_commit = format!("org/other-chat@{}", &A[..7]);
-    for name in
-        ["mlx-community/Tiny-Chat", "Tiny-Chat", "tiny-c", &long_commit, "my-chat", "my-c", "org/a--b"]
-    {
+    for name in [
+        "mlx-community/Tiny-Chat",
+        "Tiny-Chat",
+        "tiny-c",
+        &long_commit,
+        "my-chat",
+        "my-c",
+        "org/a--b",
+    ] {
         let data = hub.run(["run", name, "hi", "--max-tokens", "2", "--json"]).data();
         assert_eq!(data["model"], name);
     }
@@ -92,7 +98,8 @@ fn names_that_are_not_clear_are_told_of() {
 #[test]
 fn a_pipe_gets_plain_text() {
     let hub = Hub::with_models();
-    let ran = hub.mlxk().args(["list", "--all"]).env("COLUMNS", "20").output().expect("mlxk starts");
+    let ran =
+        hub.mlxk().args(["list", "--all"]).env("COLUMNS", "20").output().expect("mlxk starts");
     assert!(!ran.stdout.contains(&0x1b) && !ran.stderr.contains(&0x1b));
     let text = String::from_utf8(ran.stdout).expect("UTF-8");
     assert!(text.contains("org/other-chat ") && !text.contains('…'), "{text}");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "",
     "run",
     "list",
@@ -14,6 +14,8 @@ const COMMANDS: [&str; 18] = [
     "du",
     "prune",
     "verify",
+    "health",
+    "clone",
     "models",
     "perplexity",
     "bench",

@@ -104,7 +104,8 @@ fn nothing_outside_of_the_model_is_deleted() {
     assert_eq!(fs::read_to_string(outside.join("kept")).expect("there"), "kept");
     // Another model's directory, by a link in the cache.
     hub.put("org/real", A, &chat_model());
-    std::os::unix::fs::symlink(hub.model_dir("org/real"), hub.model_dir("org/alias")).expect("linked");
+    std::os::unix::fs::symlink(hub.model_dir("org/real"), hub.model_dir("org/alias"))
+        .expect("linked");
     hub.run(["rm", "org/alias"]).ok();
     assert!(!hub.model_dir("org/alias").exists() && hub.model_dir("org/real").exists());
 }
@@ -125,5 +126,7 @@ fn tests_delete_in_their_own_caches_only() {
 
 fn names(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).expect("a directory");
-    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect()
 }

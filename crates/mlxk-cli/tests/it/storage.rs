@@ -9,7 +9,11 @@ use crate::hub::{A, B, Hub, base_model, chat_model, check_transcript, edited};
 /// A cache with two revisions of a model, another one, and all kinds of garbage.
 fn hub() -> Hub {
     let hub = Hub::new();
-    hub.put("org/m", B, &edited(chat_model(), |config| config["max_position_embeddings"] = json!(77)));
+    hub.put(
+        "org/m",
+        B,
+        &edited(chat_model(), |config| config["max_position_embeddings"] = json!(77)),
+    );
     hub.put("org/m", A, &chat_model());
     hub.put("org/other", A, &base_model());
     let blobs = hub.model_dir("org/m").join("blobs");
@@ -66,7 +70,11 @@ fn what_revisions_share_is_counted_once() {
     let hub = Hub::new();
     hub.put("org/m", A, &chat_model());
     let one = hub.run(["du", "--json"]).data();
-    hub.put("org/m", B, &edited(chat_model(), |config| config["max_position_embeddings"] = json!(77)));
+    hub.put(
+        "org/m",
+        B,
+        &edited(chat_model(), |config| config["max_position_embeddings"] = json!(77)),
+    );
     let two = hub.run(["du", "--json"]).data();
     let size = |data: &Value| data["total_bytes"].as_u64().expect("a number");
     let revision = &two["models"][0]["revisions"][1];

@@ -12,9 +12,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::describe::{ModelObject, sentinel};
+use crate::describe::{Description, ModelObject, managed};
 use crate::detect::context_length;
 use crate::error::{CommandError, Kind};
+use crate::health::{Finding, HealthReport};
 use crate::output::Bytes;
 use crate::resolve::Resolved;
 
@@ -30,7 +31,13 @@ pub(crate) struct Report {
     pub(super) tensors: Option<Vec<TensorEntry>>,
     pub(super) files: Vec<FileEntry>,
     pub(super) config: Option<Value>,
+    /// Why it does not run here.
     pub(super) problems: Vec<String>,
+    /// All that was found in its files, with the commands that mend it.
+    pub(super) findings: Vec<Finding>,
+    /// Whether the present content was taken for the clean state, as was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) hash_updated: bool,
     /// How the weights are packed, in words.
     pub(super) quantization: Option<String>,
 }
@@ -96,17 +103,18 @@ impl Report {
         with_config: bool,
         with_tensors: bool,
     ) -> Report {
-        let mut problems = Vec::new();
+        let mut broken = Vec::new();
         let raw = files.read_json("config.json").ok().flatten().unwrap_or(Value::Null);
-        let config = take(&mut problems, ModelConfig::load(files).map_err(CommandError::from));
-        let checkpoint = take(&mut problems, open_weights(files));
-        let tokenizer = take(&mut problems, Tokenizer::load(files).map_err(CommandError::from));
+        let config = take(&mut broken, ModelConfig::load(files).map_err(CommandError::from));
+        let checkpoint = take(&mut broken, open_weights(files));
+        let tokenizer = take(&mut broken, Tokenizer::load(files).map_err(CommandError::from));
         if let Some(template) = tokenizer.as_ref().and_then(Tokenizer::chat_template) {
-            take(&mut problems, template.check().map_err(CommandError::from));
+            take(&mut broken, template.check().map_err(CommandError::from));
         }
-        let mut model = describe(resolved, files);
-        if let Some(problem) = problems.first() {
-            model.set_defect(problem.clone());
+        let Description { mut model, health } = describe(resolved, files);
+        // Sound or not, what cannot be read does not run.
+        if let (Some(first), true) = (broken.first(), model.is_runnable()) {
+            model.set_obstacle(first.clone());
         }
         let quantization = config.as_ref().and_then(|config| config.quantization.as_ref());
         let mut metadata = Metadata::of_config(&raw);
@@ -117,14 +125,20 @@ impl Report {
         if let Some(tokenizer) = &tokenizer {
             metadata.add_tokenizer(tokenizer);
         }
-        problems.extend(model.reason.clone().filter(|reason| !problems.contains(reason)));
         let workspace = match resolved {
-            Resolved::Workspace(dir) => sentinel(dir),
+            Resolved::Workspace(dir) => managed(dir),
             Resolved::Demo | Resolved::Cached(_) => None,
         };
+        let mut problems: Vec<String> = model.reason.iter().cloned().collect();
+        for problem in broken {
+            // The same in other words, where it is what was found in the files.
+            if health.healthy && !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
         Report {
             model,
-            workspace_metadata: workspace,
+            workspace_metadata: workspace.and_then(|sentinel| serde_json::to_value(sentinel).ok()),
             metadata,
             weights: checkpoint.as_ref().map(Weights::new),
             tensors: checkpoint
@@ -135,21 +149,23 @@ impl Report {
             config: with_config.then_some(raw),
             quantization: quantization.map(|q| q.default.to_string()),
             problems,
+            findings: health.findings,
+            hash_updated: false,
         }
     }
 }
 
 /// Describes what a name means.
-fn describe(resolved: &Resolved, files: &ModelFiles) -> ModelObject {
+fn describe(resolved: &Resolved, files: &ModelFiles) -> Description {
     match resolved {
-        Resolved::Workspace(dir) => ModelObject::workspace(dir, None),
-        Resolved::Cached(cached) => ModelObject::cached(&cached.model, Some(&cached.snapshot)),
+        Resolved::Workspace(dir) => Description::workspace(dir, None),
+        Resolved::Cached(cached) => Description::cached(&cached.model, Some(&cached.snapshot)),
         Resolved::Demo => {
             let mut model = ModelObject::of_files(files.name().to_owned(), files);
             let names = files.list();
             let bytes = names.iter().filter_map(|name| files.embedded_bytes(name));
             model.size_bytes = bytes.map(|bytes| bytes.len() as u64).sum();
-            model
+            Description { model, health: HealthReport { healthy: true, findings: Vec::new() } }
         }
     }
 }
