@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
         true => output.success("du", &data),
         false => {
             output.write(&text(&data))?;
-            if !data.garbage.is_empty() {
+            if data.reclaimable_bytes > 0 {
                 let bytes = Bytes(data.reclaimable_bytes);
                 output.hint(&format!("`mlxk prune` frees {bytes} that no model needs"));
             }

@@ -90,7 +90,7 @@ impl Hub {
     /// Returns the program, which sees this cache and these workspaces only.
     pub(crate) fn mlxk(&self) -> Command {
         let mut command = mlxk();
-        command.env("HF_HOME", self.path());
+        command.env("HOME", self.path()).env("HF_HOME", self.path());
         command.env("MLXK_WORKSPACE_HOME", self.path().join("workspaces"));
         command.current_dir(self.path());
         command
