@@ -17,6 +17,7 @@ mod integrity;
 mod interrupt;
 mod model;
 mod output;
+mod repair;
 mod resolve;
 mod settings;
 mod table;

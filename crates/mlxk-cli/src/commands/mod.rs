@@ -6,6 +6,7 @@
 mod bench;
 mod clone;
 mod completions;
+mod convert;
 mod health;
 mod man;
 mod models;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Show(show::Args),
     Health(health::Args),
     Clone(clone::Args),
+    Convert(convert::Args),
     Models(models::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
@@ -46,6 +48,7 @@ impl Command {
             Command::Show(_) => "show",
             Command::Health(_) => "health",
             Command::Clone(_) => "clone",
+            Command::Convert(_) => "convert",
             Command::Models(_) => "models",
             Command::Perplexity(_) => "perplexity",
             Command::Bench(_) => "bench",
@@ -63,6 +66,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Some(Command::Show(args)) => show::run(&args, output),
         Some(Command::Health(args)) => health::run(&args, output),
         Some(Command::Clone(args)) => clone::run(&args, output),
+        Some(Command::Convert(args)) => convert::run(&args, output),
         Some(Command::Models(args)) => models::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),
