@@ -86,10 +86,7 @@ impl ModelObject {
     /// Describes a workspace, under the name that a list shows.
     pub(crate) fn workspace(dir: &Path, display_name: Option<String>) -> ModelObject {
         let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
-        ModelObject {
-            display_name,
-            ..ModelObject::of_dir(path.display().to_string(), dir)
-        }
+        ModelObject { display_name, ..ModelObject::of_dir(path.display().to_string(), dir) }
     }
 
     /// Describes files wherever they are, without a word on whether they are sound.

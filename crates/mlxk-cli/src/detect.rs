@@ -100,7 +100,15 @@ pub(crate) struct Detected {
 
 /// Types whose models see, whatever else their configuration says.
 const VISION_TYPES: [&str; 9] = [
-    "llava", "llava_next", "pixtral", "qwen2_vl", "phi3_v", "mllama", "paligemma", "idefics", "smolvlm",
+    "llava",
+    "llava_next",
+    "pixtral",
+    "qwen2_vl",
+    "phi3_v",
+    "mllama",
+    "paligemma",
+    "idefics",
+    "smolvlm",
 ];
 /// Parts of the types of models that turn speech into text.
 const SPEECH_TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
@@ -135,8 +143,13 @@ pub(crate) fn detect(files: &ModelFiles) -> Detected {
 
 /// Returns the context window that a configuration states, for the whole or the text part.
 pub(crate) fn context_length(config: &Value) -> Option<u64> {
-    const NAMES: [&str; 5] =
-        ["max_position_embeddings", "n_positions", "context_length", "max_sequence_length", "seq_len"];
+    const NAMES: [&str; 5] = [
+        "max_position_embeddings",
+        "n_positions",
+        "context_length",
+        "max_sequence_length",
+        "seq_len",
+    ];
     let number = |config: &Value| NAMES.iter().find_map(|name| config.get(*name)?.as_u64());
     number(config).or_else(|| number(config.get("text_config")?)).filter(|&n| n > 0)
 }
@@ -313,7 +326,9 @@ impl Evidence<'_> {
         }
         let model_type = self.model_type();
         match kind {
-            ModelKind::Audio => return Some(format!("speech models ({model_type}) do not run here")),
+            ModelKind::Audio => {
+                return Some(format!("speech models ({model_type}) do not run here"));
+            }
             ModelKind::Embedding => return Some("embeddings are not computed here".to_owned()),
             ModelKind::Chat | ModelKind::Base => {}
         }

@@ -137,7 +137,8 @@ impl Resolver {
     fn path(&self, path: &Path, purpose: Purpose) -> Result<Resolved, CommandError> {
         match (path.exists(), purpose) {
             (false, _) => {
-                let text = format!("model `{}` not found: there is no such directory", path.display());
+                let text =
+                    format!("model `{}` not found: there is no such directory", path.display());
                 Err(CommandError::new(Kind::ModelNotFound, text)
                     .hint("give the directory that holds the model's config.json")
                     .hint(format!("`{DEMO}` is the model that is part of this program")))
@@ -150,7 +151,8 @@ impl Resolver {
     /// Finds a workspace in the workspace home by its exact name.
     fn workspace(&self, name: &Path) -> Option<PathBuf> {
         let home = self.workspace_home.as_deref()?;
-        let is_one_name = name.components().count() == 1 && name.file_name() == Some(name.as_os_str());
+        let is_one_name =
+            name.components().count() == 1 && name.file_name() == Some(name.as_os_str());
         let path = home.join(name);
         (is_one_name && is_workspace_dir(&path)).then_some(path)
     }
@@ -375,7 +377,8 @@ fn short_hash(commit: &str) -> &str {
 
 fn is_workspace(path: &Path) -> CommandError {
     let text = format!("`{}` is a directory of your own, not a cached model", path.display());
-    CommandError::new(Kind::WorkspaceModel, text).hint("only cached models are removed; delete it yourself")
+    CommandError::new(Kind::WorkspaceModel, text)
+        .hint("only cached models are removed; delete it yourself")
 }
 
 fn ambiguous(name: &str, matches: Vec<String>) -> CommandError {
@@ -402,7 +405,9 @@ fn not_found(spec: &Path) -> CommandError {
     let text = format!("model `{name}` not found: it is neither in the cache nor a directory");
     let error = CommandError::new(Kind::ModelNotFound, text);
     match is_hub_name(spec) {
-        true => error.hint(format!("`{name}` looks like a name on a hub; models are not downloaded")),
+        true => {
+            error.hint(format!("`{name}` looks like a name on a hub; models are not downloaded"))
+        }
         false => error,
     }
 }

@@ -104,7 +104,8 @@ impl Settings {
             Some(setting) => setting,
             None => return Err(no_home()),
         };
-        let home = env.path("MLXK_WORKSPACE_HOME").or_else(|| from_file.workspace_home.map(in_file));
+        let home =
+            env.path("MLXK_WORKSPACE_HOME").or_else(|| from_file.workspace_home.map(in_file));
         let threads = match env.text("MLXK_THREADS")? {
             Some(text) => Some((parse_threads(&text)?, Origin::Environment("MLXK_THREADS"))),
             None => match from_file.threads {
@@ -255,7 +256,8 @@ mod tests {
             ("XDG_CACHE_HOME", "~/d"),
             ("HOME", "/home"),
         ];
-        let expected = ["/a", "/b", "/c/hub", "/home/d/huggingface/hub", "/home/.cache/huggingface/hub"];
+        let expected =
+            ["/a", "/b", "/c/hub", "/home/d/huggingface/hub", "/home/.cache/huggingface/hub"];
         for (i, cache) in expected.into_iter().enumerate() {
             let settings = read(&all[i..]).expect("sound");
             assert_eq!(settings.hub_cache.value, Path::new(cache));
@@ -274,7 +276,8 @@ mod tests {
     fn the_file_is_behind_variables_and_before_defaults() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("config.toml");
-        let text = "hub_cache = \"~/hub\"\nworkspace_home = \"/w\"\nthreads = 3\nstrict_exit = true\n";
+        let text =
+            "hub_cache = \"~/hub\"\nworkspace_home = \"/w\"\nthreads = 3\nstrict_exit = true\n";
         std::fs::write(&file, text).expect("written");
         let path = file.to_str().expect("UTF-8");
         let base = [("MLXK_CONFIG", path), ("HOME", "/home")];

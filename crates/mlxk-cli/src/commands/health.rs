@@ -70,11 +70,8 @@ impl Data {
         let total = entries.len();
         let (healthy, unhealthy): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.status == "healthy");
-        let summary = Summary {
-            total,
-            healthy_count: healthy.len(),
-            unhealthy_count: unhealthy.len(),
-        };
+        let summary =
+            Summary { total, healthy_count: healthy.len(), unhealthy_count: unhealthy.len() };
         Data { healthy, unhealthy, summary }
     }
 }
@@ -82,7 +79,10 @@ impl Data {
 /// One model to be checked.
 enum Target {
     Workspace(PathBuf),
-    Cached { name: String, dir: PathBuf },
+    Cached {
+        name: String,
+        dir: PathBuf,
+    },
     /// A cached model without any revision.
     Hollow(String),
     Demo,
@@ -102,9 +102,7 @@ impl Target {
                     HealthOptions { name: Some(name.clone()), deep, ..Default::default() };
                 Entry::new(name.clone(), None, health::check(dir, &options))
             }
-            Target::Hollow(name) => {
-                Entry::new(name.clone(), None, health::without_snapshot(name))
-            }
+            Target::Hollow(name) => Entry::new(name.clone(), None, health::without_snapshot(name)),
             Target::Demo => {
                 let report = HealthReport { healthy: true, findings: Vec::new() };
                 Entry::new(crate::resolve::DEMO.to_owned(), None, report)

@@ -25,7 +25,8 @@ fn detected(config: Value, files: &[(&str, &str)]) -> Detected {
         std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
         std::fs::write(path, content).expect("written");
     }
-    let is_weights = |name: &str| [".gguf", ".npz", ".bin", ".safetensors"].iter().any(|s| name.ends_with(s));
+    let is_weights =
+        |name: &str| [".gguf", ".npz", ".bin", ".safetensors"].iter().any(|s| name.ends_with(s));
     if !files.iter().any(|(name, _)| is_weights(name)) {
         std::fs::write(dir.path().join("model.safetensors"), weights("pt")).expect("written");
     }
@@ -57,13 +58,15 @@ fn frameworks_are_told_by_files() {
 fn types_and_capabilities_are_told_by_files() {
     let chat = ("tokenizer_config.json", r#"{"chat_template": "x"}"#);
     let image = ("preprocessor_config.json", r#"{"image_processor_type": "X", "image_mean": [1]}"#);
-    let whisper = |vocab: u64, encoder: u64, decoder: u64| {
-        json!({"model_type": "whisper", "vocab_size": vocab, "encoder_layers": encoder, "decoder_layers": decoder})
-    };
+    let whisper = |vocab: u64, encoder: u64, decoder: u64| json!({"model_type": "whisper", "vocab_size": vocab, "encoder_layers": encoder, "decoder_layers": decoder});
     for (config, files, expected) in [
         (json!({}), vec![], "base: text-generation"),
         (json!({}), vec![chat], "chat: text-generation chat"),
-        (json!({}), vec![("tokenizer_config.json", r#"{"chat_template": ""}"#)], "base: text-generation"),
+        (
+            json!({}),
+            vec![("tokenizer_config.json", r#"{"chat_template": ""}"#)],
+            "base: text-generation",
+        ),
         (json!({}), vec![("chat_template.jinja", "x")], "chat: text-generation chat"),
         (json!({"vision_config": {"a": 1}}), vec![chat], "chat: text-generation chat vision"),
         (json!({"vision_config": {}, "audio_config": null}), vec![], "base: text-generation"),
@@ -71,7 +74,11 @@ fn types_and_capabilities_are_told_by_files() {
         (json!({}), vec![image], "base: text-generation vision"),
         (json!({}), vec![image, ("video_preprocessor_config.json", "{}")], "base: text-generation"),
         // A processor that is not about images makes nothing see.
-        (json!({}), vec![("processor_config.json", r#"{"processor_class": "X"}"#)], "base: text-generation"),
+        (
+            json!({}),
+            vec![("processor_config.json", r#"{"processor_class": "X"}"#)],
+            "base: text-generation",
+        ),
         (json!({"audio_config": {"a": 1}}), vec![chat], "chat: text-generation chat audio"),
         (json!({"model_type": "gemma3n"}), vec![], "base: text-generation audio"),
         (whisper(51_865, 4, 4), vec![], "audio: audio audio-translate-en"),
@@ -79,7 +86,11 @@ fn types_and_capabilities_are_told_by_files() {
         (whisper(51_866, 32, 4), vec![], "audio: audio"),
         (json!({"model_type": "voxtral"}), vec![], "audio: audio"),
         (json!({"model_type": "bert"}), vec![chat], "embedding: embeddings"),
-        (json!({"model_type": "qwen3"}), vec![chat, ("modules.json", "[]")], "embedding: embeddings"),
+        (
+            json!({"model_type": "qwen3"}),
+            vec![chat, ("modules.json", "[]")],
+            "embedding: embeddings",
+        ),
         (
             json!({"model_type": "qwen3"}),
             vec![chat, ("README.md", "---\npipeline_tag: feature-extraction\n---")],

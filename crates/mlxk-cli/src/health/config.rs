@@ -22,8 +22,9 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
         Json::Broken(text) => findings.add(&codes::CONFIG_INVALID, text),
         Json::Absent => {
             // A GGUF file has its configuration within; of a dead link its finding tells.
-            let only_gguf = model.listing.ending(&[".safetensors", ".npz", ".bin"], true).is_empty()
-                && !model.listing.ending(&[".gguf"], true).is_empty();
+            let only_gguf =
+                model.listing.ending(&[".safetensors", ".npz", ".bin"], true).is_empty()
+                    && !model.listing.ending(&[".gguf"], true).is_empty();
             if !only_gguf && model.listing.get("config.json").is_none() {
                 findings.add(&codes::CONFIG_MISSING, "config.json: there is none");
             }

@@ -47,7 +47,10 @@ fn blob(path: &Path, name: &str, findings: &mut Findings) {
     match found {
         Ok(found) if found == expected => {}
         Ok(found) => {
-            findings.add(&codes::BLOB_MISMATCH, format!("{name}: its content hashes to {found}, not to {expected}"));
+            findings.add(
+                &codes::BLOB_MISMATCH,
+                format!("{name}: its content hashes to {found}, not to {expected}"),
+            );
         }
         Err(error) => findings.add(&codes::FILE_UNREADABLE, format!("{name}: {error}")),
     }

@@ -143,8 +143,17 @@ pub(super) fn check(model: &Model<'_>, building: bool, findings: &mut Findings) 
 /// Whether a model may need the file.
 fn matters(name: &str) -> bool {
     const ENDINGS: [&str; 11] = [
-        ".json", ".safetensors", ".model", ".txt", ".jinja", ".npz", ".gguf", ".bin", ".tiktoken",
-        ".npy", ".pt",
+        ".json",
+        ".safetensors",
+        ".model",
+        ".txt",
+        ".jinja",
+        ".npz",
+        ".gguf",
+        ".bin",
+        ".tiktoken",
+        ".npy",
+        ".pt",
     ];
     ENDINGS.iter().any(|ending| name.ends_with(ending))
 }

@@ -215,9 +215,7 @@ impl Place {
                 Some(format!("mlxk convert {dir} {dir}-repaired {flag}"))
             }
             (Remedy::Download, Place::Cached(name)) => Some(format!("hf download {name}")),
-            (Remedy::Download, Place::Directory(_)) => {
-                Some("download the model again".to_owned())
-            }
+            (Remedy::Download, Place::Directory(_)) => Some("download the model again".to_owned()),
         }
     }
 }

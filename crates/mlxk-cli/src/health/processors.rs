@@ -35,7 +35,14 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
 /// Whether a configuration is that of a model that sees.
 pub(crate) fn is_vision(config: &Value) -> bool {
     const TYPES: [&str; 9] = [
-        "llava", "llava_next", "pixtral", "qwen2_vl", "phi3_v", "mllama", "paligemma", "idefics",
+        "llava",
+        "llava_next",
+        "pixtral",
+        "qwen2_vl",
+        "phi3_v",
+        "mllama",
+        "paligemma",
+        "idefics",
         "smolvlm",
     ];
     config["vision_config"].as_object().is_some_and(|vision| !vision.is_empty())

@@ -96,7 +96,8 @@ fn missing(model: &Model<'_>, findings: &mut Findings) {
     if configured || speaks.is_some_and(Value::is_number) && !is_whisper(config) {
         let text = "tokenizer.json: there is none, nor another file to make a tokenizer from";
         let slow = listing.get("vocab.json").is_some() && listing.get("merges.txt").is_some();
-        let more = if slow { "; vocab.json and merges.txt alone do not tell how to split" } else { "" };
+        let more =
+            if slow { "; vocab.json and merges.txt alone do not tell how to split" } else { "" };
         findings.add(&codes::TOKENIZER_MISSING, format!("{text}{more}"));
     }
 }
@@ -146,8 +147,13 @@ fn template(
         }
         Ok(None) => {
             const TURNS: [&str; 7] = [
-                "<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>",
-                "<|turn>", "<|start|>",
+                "<|im_start|>",
+                "<|start_header_id|>",
+                "<start_of_turn>",
+                "[INST]",
+                "<|user|>",
+                "<|turn>",
+                "<|start|>",
             ];
             if outline.is_some_and(|outline| outline.has(&TURNS)) {
                 let text = "chat template: there is none, though the tokenizer has a chat's tokens";

@@ -245,7 +245,8 @@ fn compare_index(
     } else if lacking > 0 {
         let first = report.iter().find(|d| matches!(d, D::AbsentTensor { .. }));
         let first = first.map(ToString::to_string).unwrap_or_default();
-        let more = if lacking > 1 { format!(", nor {} others", lacking - 1) } else { String::new() };
+        let more =
+            if lacking > 1 { format!(", nor {} others", lacking - 1) } else { String::new() };
         findings.add(&codes::TENSOR_MISSING, format!("{first}{more}"));
     } else if let Some(total) = report.first() {
         findings.add(&codes::INDEX_TOTAL, total.to_string());

@@ -121,8 +121,11 @@ impl Garbage {
 
 /// Finds what no revision of a model needs. What is being downloaded is left alone.
 fn garbage_of(model: &CachedModel, used: &BTreeSet<PathBuf>) -> Vec<Garbage> {
-    let held: BTreeSet<String> =
-        locks(model).iter().filter(|lock| lock.is_held).map(|lock| lock.blob().to_owned()).collect();
+    let held: BTreeSet<String> = locks(model)
+        .iter()
+        .filter(|lock| lock.is_held)
+        .map(|lock| lock.blob().to_owned())
+        .collect();
     let mut garbage = deleted_in(model.dir(), Some(model.id())).unwrap_or_default();
     let Ok(dir) = model.dir().join("blobs").canonicalize() else { return garbage };
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

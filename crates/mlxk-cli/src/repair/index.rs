@@ -58,7 +58,8 @@ fn shards(plan: &Plan) -> Result<BTreeMap<String, Vec<(String, u64)>>, CommandEr
         let weights = name.ends_with(".safetensors") && !name.contains('/');
         if weights && !plan.changes.contains_key(name) {
             let file = SafetensorsFile::open(path)?;
-            let tensors = file.tensors().map(|(name, info)| (name.to_owned(), info.range.len() as u64));
+            let tensors =
+                file.tensors().map(|(name, info)| (name.to_owned(), info.range.len() as u64));
             shards.insert(name.clone(), tensors.collect());
         }
     }
@@ -90,7 +91,8 @@ fn index(shards: &BTreeMap<String, Vec<(String, u64)>>) -> Result<Vec<u8>, Comma
         }
     }
     let index = json!({"metadata": {"total_size": total_size}, "weight_map": weight_map});
-    let mut text = serde_json::to_vec_pretty(&index).map_err(|e| CommandError::new(Kind::General, e))?;
+    let mut text =
+        serde_json::to_vec_pretty(&index).map_err(|e| CommandError::new(Kind::General, e))?;
     text.push(b'\n');
     Ok(text)
 }

@@ -74,7 +74,9 @@ impl Object {
 
     pub(super) fn text(&self) -> Vec<u8> {
         let indent = &self.indent;
-        let entry = |(key, value): &(String, String)| format!("{indent}{}: {value}", Value::from(key.as_str()));
+        let entry = |(key, value): &(String, String)| {
+            format!("{indent}{}: {value}", Value::from(key.as_str()))
+        };
         let entries: Vec<String> = self.entries.iter().map(entry).collect();
         let end = if self.ends_with_newline { "\n" } else { "" };
         format!("{{\n{}\n}}{end}", entries.join(",\n")).into_bytes()

@@ -38,7 +38,8 @@ pub(super) fn plan(plan: &mut Plan) -> Result<(), CommandError> {
         "return_attention_mask": false,
         "sampling_rate": SAMPLING_RATE,
     });
-    let mut text = serde_json::to_vec_pretty(&settings).map_err(|e| CommandError::new(Kind::General, e))?;
+    let mut text =
+        serde_json::to_vec_pretty(&settings).map_err(|e| CommandError::new(Kind::General, e))?;
     text.push(b'\n');
     plan.write(NAME, text);
     Ok(())

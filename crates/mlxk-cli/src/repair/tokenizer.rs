@@ -15,9 +15,11 @@ pub(super) fn plan(plan: &mut Plan) -> Result<(), CommandError> {
     }
     let tokenizer = Tokenizer::load(&plan.model)?;
     let Some(text) = plan.read(NAME) else { return Ok(()) };
-    let text = String::from_utf8(text).map_err(|error| CommandError::new(Kind::InvalidModel, error))?;
+    let text =
+        String::from_utf8(text).map_err(|error| CommandError::new(Kind::InvalidModel, error))?;
     let Some(rule) = tokenizer.pre_tokenizer() else { return Ok(()) };
-    let rule = serde_json::to_string_pretty(&rule).map_err(|e| CommandError::new(Kind::General, e))?;
+    let rule =
+        serde_json::to_string_pretty(&rule).map_err(|e| CommandError::new(Kind::General, e))?;
     // As the tokenizers crate indents it, at the depth where it stands.
     let rule = rule.replace('\n', "\n  ");
     let text = replace(&text, &rule)

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use mlx_lm::core::io::{NpyFile, NpzFile, SafetensorsFile, TensorLayout, write_safetensors_streamed};
+use mlx_lm::core::io::{
+    NpyFile, NpzFile, SafetensorsFile, TensorLayout, write_safetensors_streamed,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Change, Plan};

@@ -74,7 +74,9 @@ impl Place {
 fn names_are_read_in_their_order() {
     use Purpose::{Delete, Download, Read};
     let place = Place::new();
-    for id in ["mlx-community/Foo", "org/Foo-4bit", "org/Bar", "mlx-community/gpt2", "gpt2", "org/a--b"] {
+    for id in
+        ["mlx-community/Foo", "org/Foo-4bit", "org/Bar", "mlx-community/gpt2", "gpt2", "org/a--b"]
+    {
         place.model(id);
     }
     place.workspace("ws");

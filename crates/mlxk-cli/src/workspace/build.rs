@@ -111,10 +111,7 @@ pub(crate) fn check_target(target: &Path, caches: &[PathBuf]) -> Result<PathBuf,
 ///
 /// # Errors
 /// When links lead in a circle.
-pub(crate) fn cache_of(
-    path: &Path,
-    caches: &[PathBuf],
-) -> Result<Option<PathBuf>, CommandError> {
+pub(crate) fn cache_of(path: &Path, caches: &[PathBuf]) -> Result<Option<PathBuf>, CommandError> {
     let failed = |error: io::Error| invalid(error.to_string());
     for cache in caches {
         if paths::is_inside(path, cache).map_err(failed)? {

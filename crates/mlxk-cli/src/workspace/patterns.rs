@@ -56,7 +56,8 @@ pub(super) fn excludes_file(patterns: &[String], name: &str) -> bool {
 
 /// Matches as `fnmatch.fnmatchcase` does: `*`, `?`, `[abc]`, `[a-c]`, `[!abc]`.
 fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (pattern, name): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
     // Where the last star is, and how far it reaches so far.
     let mut star: Option<(usize, usize)> = None;

@@ -4,6 +4,9 @@ mod bad_input;
 mod chat;
 #[cfg(unix)]
 mod compilers;
+mod corpus;
+#[cfg(unix)]
+mod health;
 mod measure;
 mod reference;
 mod run;

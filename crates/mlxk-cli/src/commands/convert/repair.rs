@@ -119,12 +119,13 @@ fn unhealthy(report: &HealthReport, data: &Data) -> CommandError {
     let error = CommandError::new(Kind::HealthCheckFailed, text)
         .hint("nothing was written; --skip-health makes the workspace all the same");
     let errors = report.findings.iter().filter(|f| f.severity == health::Severity::Error);
-    let error = errors.filter_map(|finding| finding.repair.as_ref()).fold(error, |error, repair| {
-        match repair.starts_with("mlxk convert") {
-            true => error.hint("--repair-all makes all repairs at once"),
-            false => error.hint(repair.as_str()),
-        }
-    });
+    let error =
+        errors.filter_map(|finding| finding.repair.as_ref()).fold(error, |error, repair| {
+            match repair.starts_with("mlxk convert") {
+                true => error.hint("--repair-all makes all repairs at once"),
+                false => error.hint(repair.as_str()),
+            }
+        });
     match serde_json::to_value(data) {
         Ok(data) => error.data(data),
         Err(_) => error,

@@ -97,8 +97,10 @@ fn an_index_that_leads_out_is_not_trusted() {
     let (dir, mut sentinel) = workspace();
     sentinel.rest["hash_algorithm"] = "v1".into();
     assert_eq!(sentinel.state(dir.path()), State::Unknown);
-    assert!([State::Clean, State::Modified, State::Unknown].map(State::clean)
-        == [Some(true), Some(false), None]);
+    assert!(
+        [State::Clean, State::Modified, State::Unknown].map(State::clean)
+            == [Some(true), Some(false), None]
+    );
 }
 
 proptest! {
