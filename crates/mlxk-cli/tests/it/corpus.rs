@@ -462,12 +462,6 @@ fn special() -> Vec<(&'static str, fn() -> Model, Edit, &'static [&'static str])
         ("type-untold", Model::whisper, |m| drop_key(m, "model_type"), &["model_type_missing"]),
         ("no-vocab", || Model::llama(1), |m| drop_key(m, "vocab_size"), &["config_unsound"]),
         (
-            "packed-oddly",
-            || Model::llama(1),
-            |m| set(m, "quantization", json!({"bits": "four"})),
-            &["config_unsound"],
-        ),
-        (
             "small-dtype",
             || Model::llama(1),
             |m| first(m, |_| odd("F4", json!([8]), 0, 4, 4)),

@@ -14,3 +14,5 @@ mod schema;
 mod show;
 mod support;
 mod usage;
+#[cfg(unix)]
+mod workspaces;

@@ -5,8 +5,20 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 9] =
-    ["", "run", "show", "models", "perplexity", "bench", "completions", "man", "schema"];
+const COMMANDS: [&str; 12] = [
+    "",
+    "run",
+    "show",
+    "health",
+    "clone",
+    "convert",
+    "models",
+    "perplexity",
+    "bench",
+    "completions",
+    "man",
+    "schema",
+];
 
 /// Set to write the file anew.
 const REGENERATE: &str = "MLXK_REGENERATE";
