@@ -214,7 +214,8 @@ fn npz_weights_become_safetensors_byte_for_byte() {
     model.remove("model.safetensors");
     model.put("weights.npz", npz());
     model.write(&source);
-    run(root.path(), &["convert", text(&source), text(&target), "--repair-weights"]).ok();
+    run(&root.path().join("hub"), &["convert", text(&source), text(&target), "--repair-weights"])
+        .ok();
     let file = SafetensorsFile::open(target.join("model.safetensors")).expect("sound");
     assert_eq!(file.bytes("w"), Some(&[1, 2, 3, 4][..]));
     assert_eq!(file.bytes("v"), Some(&[5, 6, 7, 8][..]));
@@ -229,9 +230,13 @@ fn a_whisper_model_gets_its_preprocessor() {
     let mut model = Model::llama(1);
     model.json("config.json", &json!({"model_type": "whisper", "n_mels": 128}));
     model.write(&source);
-    assert_eq!(codes(root.path(), &source), ["preprocessor_missing"]);
-    run(root.path(), &["convert", text(&source), text(&target), "--add-preprocessor-config"]).ok();
-    assert_eq!(codes(root.path(), &target), Vec::<String>::new());
+    assert_eq!(codes(&root.path().join("hub"), &source), ["preprocessor_missing"]);
+    run(
+        &root.path().join("hub"),
+        &["convert", text(&source), text(&target), "--add-preprocessor-config"],
+    )
+    .ok();
+    assert_eq!(codes(&root.path().join("hub"), &target), Vec::<String>::new());
     let text = std::fs::read(target.join("preprocessor_config.json")).expect("a file");
     let settings: Value = serde_json::from_slice(&text).expect("JSON");
     assert_eq!(
@@ -247,8 +252,10 @@ fn an_incomplete_model_gets_no_index_that_hides_it() {
     let mut model = Model::llama(3);
     model.remove("model-00002-of-00003.safetensors");
     model.write(&source);
-    let ran =
-        run(root.path(), &["convert", text(&source), text(&target), "--repair-index", "--json"]);
+    let ran = run(
+        &root.path().join("hub"),
+        &["convert", text(&source), text(&target), "--repair-index", "--json"],
+    );
     assert_eq!(ran.envelope()["error"]["type"], "invalid_model");
     // What stays unhealthy is not put in place either, unless asked for.
     let mut model = Model::llama(1);
@@ -256,9 +263,12 @@ fn an_incomplete_model_gets_no_index_that_hides_it() {
     let source = root.path().join("src2");
     model.write(&source);
     let args = ["convert", text(&source), text(&target), "--repair-index", "--json"];
-    assert_eq!(run(root.path(), &args).envelope()["error"]["type"], "HealthCheckFailed");
+    assert_eq!(
+        run(&root.path().join("hub"), &args).envelope()["error"]["type"],
+        "HealthCheckFailed"
+    );
     assert!(!target.exists());
-    run(root.path(), &[&args[..], &["--skip-health"]].concat()).data();
+    run(&root.path().join("hub"), &[&args[..], &["--skip-health"]].concat()).data();
     assert!(target.exists());
 }
 
