@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::detect::{Capability, Detected, Framework, ModelKind, detect};
+use crate::health::{self, HealthOptions, HealthReport};
 use crate::hub::{CachedModel, Snapshot, files};
-use crate::integrity;
+use crate::workspace::sentinel::Sentinel;
 
 /// The model object of the JSON interface.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -67,28 +68,73 @@ impl Health {
     }
 }
 
-impl ModelObject {
+/// A model object, and all that was found in the files behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct Description {
+    pub(crate) model: ModelObject,
+    pub(crate) health: HealthReport,
+}
+
+impl Description {
     /// Describes a revision of a cached model; none is a download that brought no files.
-    pub(crate) fn cached(model: &CachedModel, snapshot: Option<&Snapshot>) -> ModelObject {
-        let Some(snapshot) = snapshot else {
-            let mut object = ModelObject::of_dir(model.id().to_owned(), model.dir());
-            object.size_bytes = 0;
-            object.set_defect("no files of its main revision are here".to_owned());
-            return ModelObject { cached: true, ..object };
+    pub(crate) fn cached(model: &CachedModel, snapshot: Option<&Snapshot>) -> Description {
+        let name = model.id().to_owned();
+        let options = HealthOptions { name: Some(name.clone()), ..HealthOptions::default() };
+        let mut description = match snapshot {
+            Some(snapshot) => {
+                Description::new(name, &snapshot.dir, health::check(&snapshot.dir, &options))
+            }
+            None => {
+                let report = health::without_snapshot(&name);
+                let mut description = Description::new(name, model.dir(), report);
+                description.model.size_bytes = 0;
+                description
+            }
         };
-        ModelObject {
-            hash: snapshot.hash().map(str::to_owned),
-            cached: true,
-            ..ModelObject::of_dir(model.id().to_owned(), &snapshot.dir)
-        }
+        description.model.hash = snapshot.and_then(Snapshot::hash).map(str::to_owned);
+        description.model.cached = true;
+        description
     }
 
     /// Describes a workspace, under the name that a list shows.
-    pub(crate) fn workspace(dir: &Path, display_name: Option<String>) -> ModelObject {
+    pub(crate) fn workspace(dir: &Path, display_name: Option<String>) -> Description {
         let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
-        ModelObject { display_name, ..ModelObject::of_dir(path.display().to_string(), dir) }
+        let report = health::check(dir, &HealthOptions::default());
+        let mut description = Description::new(path.display().to_string(), dir, report);
+        let model = &mut description.model;
+        model.display_name = display_name;
+        if let Some(mut sentinel) = managed(dir) {
+            let text = |key: &str| sentinel.rest.get(key)?.as_str().map(str::to_owned);
+            model.content_hash = text("content_hash");
+            model.hash_modified = text("hash_modified");
+            model.origin = sentinel.source_repo.clone();
+            model.clean = sentinel.state(dir).clean();
+        }
+        description
     }
 
+    fn new(name: String, dir: &Path, health: HealthReport) -> Description {
+        let found = ModelFiles::directory(dir);
+        let mut model = match &found {
+            Ok(files) => ModelObject::of_files(name, files),
+            Err(_) => ModelObject::of_files(name, &ModelFiles::embedded("", &[])),
+        };
+        model.last_modified = last_modified(dir);
+        model.size_bytes = files(dir).iter().filter_map(|file| file.size).sum();
+        if !health.healthy {
+            model.health = Health::Unhealthy;
+            model.set_obstacle(health.reason());
+        }
+        Description { model, health }
+    }
+}
+
+/// Returns the sentinel of a managed workspace.
+pub(crate) fn managed(dir: &Path) -> Option<Sentinel> {
+    Sentinel::read(dir).ok().filter(|sentinel| sentinel.managed)
+}
+
+impl ModelObject {
     /// Describes files wherever they are, without a word on whether they are sound.
     pub(crate) fn of_files(name: String, files: &ModelFiles) -> ModelObject {
         let Detected { framework, kind, capabilities, context_length, quantization, obstacle } =
@@ -115,25 +161,10 @@ impl ModelObject {
         }
     }
 
-    fn of_dir(name: String, dir: &Path) -> ModelObject {
-        let found = ModelFiles::directory(dir);
-        let mut object = match &found {
-            Ok(files) => ModelObject::of_files(name, files),
-            Err(_) => ModelObject::of_files(name, &ModelFiles::embedded("", &[])),
-        };
-        object.last_modified = last_modified(dir);
-        object.size_bytes = files(dir).iter().filter_map(|file| file.size).sum();
-        if let Some(defect) = integrity::defect(dir) {
-            object.set_defect(defect);
-        }
-        object
-    }
-
-    /// Makes it unhealthy, for a reason that goes before others.
-    pub(crate) fn set_defect(&mut self, defect: String) {
-        self.health = Health::Unhealthy;
+    /// Notes why it does not run, before all other reasons.
+    pub(crate) fn set_obstacle(&mut self, obstacle: String) {
         self.runtime_compatible = false;
-        self.reason = Some(defect);
+        self.reason = Some(obstacle);
     }
 
     /// Whether a list shows it without being asked for more.

@@ -13,10 +13,10 @@ mod detect;
 mod error;
 mod health;
 mod hub;
-mod integrity;
 mod interrupt;
 mod model;
 mod output;
+mod progress;
 mod repair;
 mod resolve;
 mod settings;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     // What is broken in them is told by the commands that need more of them.
     let settings = Settings::load().ok();
     let strict = settings.as_ref().is_some_and(|settings| settings.strict_exit.value);
-    output.set_strict(cli.strict_exit || strict);
+    output.set_strict(cli.strict_exit, strict);
     if let Some(threads) = cli.threads.or_else(|| settings?.threads.value) {
         mlx_lm::core::kernels::set_threads(threads.into());
     }

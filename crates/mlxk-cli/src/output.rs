@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
@@ -22,6 +23,7 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 pub(crate) struct Output {
     json: bool,
     strict: bool,
+    has_strict_flag: bool,
     stdout_style: bool,
     stderr_style: bool,
     verdict: Cell<Option<Kind>>,
@@ -35,9 +37,12 @@ struct Envelope<'a, T> {
     error: Option<ErrorObject<'a>>,
 }
 
-#[derive(Serialize)]
-struct ErrorObject<'a> {
+/// `error` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "error")]
+pub(crate) struct ErrorObject<'a> {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = Kind::ALL.map(Kind::name)))]
     kind: &'static str,
     message: String,
     hints: &'a [String],
@@ -45,6 +50,7 @@ struct ErrorObject<'a> {
     matches: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     available_hashes: &'a [String],
+    /// The code that the program ends with.
     exit_code: u8,
 }
 
@@ -54,6 +60,7 @@ impl Output {
         Output {
             json,
             strict: false,
+            has_strict_flag: false,
             verdict: Cell::new(None),
             stdout_style: styled(anstream::AutoStream::choice(&io::stdout())),
             stderr_style: styled(anstream::AutoStream::choice(&io::stderr())),
@@ -61,8 +68,14 @@ impl Output {
     }
 
     /// Lets exit codes tell the kind of a failure, and what [`Self::verdict`] was told.
-    pub(crate) fn set_strict(&mut self, strict: bool) {
-        self.strict = strict;
+    pub(crate) fn set_strict(&mut self, flag: bool, setting: bool) {
+        self.has_strict_flag = flag;
+        self.strict = flag || setting;
+    }
+
+    /// Whether it was the command line that asked for telling exit codes.
+    pub(crate) fn has_strict_flag(&self) -> bool {
+        self.has_strict_flag
     }
 
     /// Notes what the exit code tells of a command that went well, where that is asked for: that the
@@ -142,13 +155,18 @@ impl Output {
     pub(crate) fn report(&self, error: &CommandError) {
         self.labelled("error", ERROR, &error.to_string());
         for hint in &error.hints {
-            self.labelled("hint", HINT, hint);
+            self.hint(hint);
         }
     }
 
     /// Writes a warning to stderr.
     pub(crate) fn warning(&self, text: &str) {
         self.labelled("warning", WARNING, text);
+    }
+
+    /// Writes to stderr what the user could do next.
+    pub(crate) fn hint(&self, text: &str) {
+        self.labelled("hint", HINT, text);
     }
 
     /// Writes a line to stderr.

@@ -1,5 +1,6 @@
-//! Tables that fit the terminal.
+//! Tables that fit the terminal, and what stands in them.
 
+use jiff::Timestamp;
 use unicode_width::UnicodeWidthChar as _;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -101,9 +102,41 @@ fn pad(cell: &str, width: usize, align_right: bool) -> String {
     if align_right { space + &cell } else { cell + &space }
 }
 
+/// Says how long ago a time in UTC was: a date where that is longer than a month.
+pub(crate) fn relative_time(time: &str, now: Timestamp) -> String {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    let Ok(time) = time.parse::<Timestamp>() else { return time.to_owned() };
+    match now.duration_since(time).as_secs() {
+        ..MINUTE => "just now".to_owned(),
+        seconds @ ..HOUR => format!("{}m ago", seconds / MINUTE),
+        seconds @ ..DAY => format!("{}h ago", seconds / HOUR),
+        seconds if seconds < 30 * DAY => format!("{}d ago", seconds / DAY),
+        _ => time.strftime("%Y-%m-%d").to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_relative_for_a_month() {
+        let now: Timestamp = "2026-03-31T12:00:00Z".parse().expect("a time");
+        for (time, expected) in [
+            ("2026-03-31T12:00:01Z", "just now"),
+            ("2026-03-31T11:59:01Z", "just now"),
+            ("2026-03-31T11:59:00Z", "1m ago"),
+            ("2026-03-31T10:00:01Z", "1h ago"),
+            ("2026-03-30T12:00:00Z", "1d ago"),
+            ("2026-03-01T12:00:01Z", "29d ago"),
+            ("2026-03-01T12:00:00Z", "2026-03-01"),
+            ("long ago", "long ago"),
+        ] {
+            assert_eq!(relative_time(time, now), expected, "{time}");
+        }
+    }
 
     fn columns() -> [Column; 3] {
         [Column::text("Name"), Column::right("Size"), Column::left("Type")]

@@ -7,6 +7,7 @@ use mlx_lm::bench::Generation;
 use mlx_lm::core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_lm::core::{Device, Dtype, MLX_VERSION, memory};
 use mlx_lm::load::{LoadOptions, Model};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -65,8 +66,10 @@ pub(crate) struct Args {
     exact: bool,
 }
 
-#[derive(Serialize)]
-struct Data {
+/// `data` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "bench")]
+pub(crate) struct Data {
     model: ModelInfo,
     device: String,
     cli_version: &'static str,
@@ -77,7 +80,7 @@ struct Data {
     read_bytes_per_second: Option<f64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ModelInfo {
     name: String,
     synthetic: bool,
@@ -87,7 +90,7 @@ struct ModelInfo {
     size_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TestResult {
     test: String,
     n_prompt: usize,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
@@ -47,8 +48,9 @@ pub(crate) struct Args {
 }
 
 /// `data` of the envelope, as in mlx-knife.
-#[derive(Serialize)]
-struct Data {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "clone")]
+pub(crate) struct Data {
     model: String,
     clone_status: &'static str,
     message: String,

@@ -1,6 +1,6 @@
 //! `mlxk convert`.
 
-mod repair;
+pub(super) mod repair;
 
 use std::path::PathBuf;
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
@@ -33,14 +34,16 @@ pub(crate) struct Args {
 }
 
 /// `data` of the envelope; what mlx-knife has no field for is added.
-#[derive(Serialize)]
-struct Data {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "health")]
+pub(crate) struct Data {
     healthy: Vec<Entry>,
     unhealthy: Vec<Entry>,
     summary: Summary,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "health_entry")]
 struct Entry {
     name: String,
     status: &'static str,
@@ -51,7 +54,7 @@ struct Entry {
     findings: Vec<Finding>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Summary {
     total: usize,
     healthy_count: usize,

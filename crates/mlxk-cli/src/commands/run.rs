@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use mlx_lm::core::kernels::Arithmetic;
 use mlx_lm::generate::{FinishReason, GenerateOptions, Session, Summary};
 use mlx_lm::load::{LoadOptions, Loaded};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::KvArgs;
@@ -108,12 +109,15 @@ enum Thinking {
     Off,
 }
 
-#[derive(Serialize)]
-struct Data {
+/// `data` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "run")]
+pub(crate) struct Data {
     model: String,
     prompt: String,
     response: String,
     reasoning: Option<String>,
+    #[schemars(extend("enum" = ["stop", "length"]))]
     finish_reason: &'static str,
     token_ids: Vec<u32>,
     usage: Usage,
@@ -121,7 +125,7 @@ struct Data {
     peak_memory_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -129,7 +133,7 @@ struct Usage {
     cached_tokens: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Timings {
     load_seconds: f64,
     time_to_first_token_seconds: f64,

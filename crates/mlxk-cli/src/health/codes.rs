@@ -3,10 +3,11 @@
 //! This table is the one source of [docs/health.md](../../../../docs/health.md). A code is never
 //! renamed, because scripts compare it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
     /// The model cannot be loaded, or not all of it is there: it is unhealthy.

@@ -25,13 +25,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(crate) use files::{FileEntry, files};
-pub(crate) use locks::{Lock, locks, remove_locks};
+pub(crate) use files::files;
+use locks::remove_locks;
+pub(crate) use locks::{Lock, locks};
 pub(crate) use model::{CachedModel, Snapshot};
 pub(crate) use name::{directory_name, short_name};
-pub(crate) use remove::{RemovePlan, Removed};
+pub(crate) use remove::RemovePlan;
 pub(crate) use usage::{Garbage, GarbageKind, ModelUsage};
-pub(crate) use verify::{BlobReport, verify};
+pub(crate) use verify::{BlobReport, Outcome, verify};
 
 /// A directory of cached models, which need not exist.
 #[derive(Clone, Debug)]

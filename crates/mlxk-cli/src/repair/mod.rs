@@ -18,6 +18,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use mlx_lm::files::ModelFiles;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -93,7 +94,7 @@ pub(crate) struct Plan {
 }
 
 /// One change, as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Shown {
     file: String,
     /// `write`, `rewrite` or `remove`.

@@ -5,16 +5,25 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 21] = [
     "",
     "run",
+    "list",
     "show",
+    "rm",
+    "du",
+    "prune",
+    "verify",
     "health",
     "clone",
     "convert",
     "models",
     "perplexity",
     "bench",
+    "doctor",
+    "config",
+    "config show",
+    "config path",
     "completions",
     "man",
     "schema",
@@ -30,7 +39,7 @@ fn the_reference_is_the_help() {
          # The command line of mlxk\n"
     );
     for command in COMMANDS {
-        let args = Some(command).filter(|name| !name.is_empty()).into_iter().chain(["--help"]);
+        let args = command.split_whitespace().chain(["--help"]);
         let help = run(args).ok();
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
         let title = format!("mlxk {command}");

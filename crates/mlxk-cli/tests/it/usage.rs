@@ -39,7 +39,7 @@ fn wrong_command_lines_are_told_of() {
             let ran = run(&args);
             let envelope = ran.envelope();
             assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""), "{args:?}");
-            assert_eq!(envelope["error"]["type"], "usage_error", "{args:?}");
+            assert_eq!(envelope["error"]["type"], "CommandError", "{args:?}");
             let message = envelope["error"]["message"].as_str().expect("text");
             assert!(!message.is_empty() && !message.starts_with("error"), "{message}");
         }

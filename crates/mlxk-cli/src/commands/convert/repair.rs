@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Args;
@@ -16,8 +17,9 @@ use crate::workspace::sentinel::Sentinel;
 use crate::workspace::{paths, target_path};
 
 /// `data` of the envelope: mlx-knife's, the changes, and whether they were made.
-#[derive(Serialize)]
-struct Data {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "convert")]
+pub(in crate::commands) struct Data {
     source: String,
     target: String,
     mode: &'static str,
