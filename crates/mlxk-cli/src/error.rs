@@ -147,7 +147,7 @@ pub(crate) struct CommandError {
     /// The revisions that there are, where another was asked for.
     pub(crate) available_hashes: Vec<String>,
     /// What there was before it failed, for the JSON envelope.
-    pub(crate) data: Option<Value>,
+    pub(crate) data: Option<Box<Value>>,
 }
 
 impl CommandError {
@@ -187,7 +187,7 @@ impl CommandError {
     }
 
     pub(crate) fn data(mut self, data: Value) -> Self {
-        self.data = Some(data);
+        self.data = Some(Box::new(data));
         self
     }
 }

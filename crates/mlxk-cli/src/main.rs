@@ -17,6 +17,7 @@ mod interrupt;
 mod model;
 mod output;
 mod progress;
+mod repair;
 mod resolve;
 mod settings;
 mod table;

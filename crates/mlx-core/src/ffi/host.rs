@@ -71,6 +71,12 @@ pub(crate) trait HostKernel: Send + Sync + 'static {
         None
     }
 
+    /// Tells whether the kernel reads its weights whole and in order, so that memory can be told of them
+    /// ahead.
+    fn reads_weights(&self) -> bool {
+        false
+    }
+
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String>;
 }
 
@@ -79,6 +85,7 @@ pub(super) trait HostStep: Send + Sync {
     fn name(&self) -> &'static CStr;
     fn takes_strided(&self, input: usize) -> bool;
     fn appends_to(&self, output: usize) -> Option<usize>;
+    fn reads_weights(&self) -> bool;
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String>;
 }
 
@@ -93,6 +100,10 @@ impl<K: HostKernel> HostStep for K {
 
     fn appends_to(&self, output: usize) -> Option<usize> {
         HostKernel::appends_to(self, output)
+    }
+
+    fn reads_weights(&self) -> bool {
+        HostKernel::reads_weights(self)
     }
 
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String> {

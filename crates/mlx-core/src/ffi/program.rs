@@ -12,6 +12,7 @@ use super::{array_clone, array_free, array_is_available, array_is_row_contiguous
 use crate::array::{Array, Sizes};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::ahead;
 
 /// Where an input of a kernel comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,8 @@ pub(super) struct Program {
     in_place: Vec<Option<usize>>,
     /// Whether an input is taken as it lies.
     takes_strided: Vec<bool>,
+    /// Behind each step, the next one that reads weights whole; the first one, behind the last.
+    next_product: Vec<Option<usize>>,
     scratch_bytes: usize,
 }
 
@@ -204,6 +207,7 @@ impl Program {
         let mut is_needed = is_needed.into_iter();
         steps.retain(|_| is_needed.next() == Some(true));
         let program = Program {
+            next_product: next_products(&steps),
             steps,
             values,
             constants,
@@ -212,6 +216,15 @@ impl Program {
             scratch_bytes: scratch.len,
         };
         (program, outputs)
+    }
+
+    /// Tells of the weights that a step reads.
+    fn announce(&self, step: Option<usize>) {
+        let operands = step.map_or(&[][..], |step| &self.steps[step].operands);
+        ahead::announce(operands.iter().filter_map(|operand| match *operand {
+            Operand::Constant(constant) => Some(self.constants[constant].input().bytes),
+            _ => None,
+        }));
     }
 
     /// Makes the node and returns its outputs.
@@ -241,6 +254,20 @@ impl Program {
         let inputs: Vec<&Array> = inputs.iter().collect();
         host_node(self, &inputs, &specs, Box::new(fallback), stream)
     }
+}
+
+/// Returns of each step which one behind it reads weights. Programs run again and again as a rule, so
+/// that the first step follows the last.
+fn next_products(steps: &[NotedStep]) -> Vec<Option<usize>> {
+    let mut next = steps.iter().position(|step| step.step.reads_weights());
+    let mut of_each = vec![None; steps.len()];
+    for (i, step) in steps.iter().enumerate().rev() {
+        of_each[i] = next;
+        if step.step.reads_weights() {
+            next = Some(i);
+        }
+    }
+    of_each
 }
 
 /// Memory for results, in blocks that one takes after the other.
@@ -308,7 +335,12 @@ impl HostKernel for Program {
             Storage::Scratch(start) => unsafe { scratch.add(start) },
             Storage::None => unreachable!("a kernel that runs needs what none makes"),
         };
-        for NotedStep { step, operands, first, n_outputs } in &self.steps {
+        let mut announced = None;
+        for (i, NotedStep { step, operands, first, n_outputs }) in self.steps.iter().enumerate() {
+            if self.next_product[i] != announced {
+                announced = self.next_product[i];
+                self.announce(announced);
+            }
             let input = |operand: &Operand| match *operand {
                 Operand::Input(input) => inputs[input],
                 Operand::Constant(constant) => self.constants[constant].input(),
@@ -342,5 +374,50 @@ impl HostKernel for Program {
                 .map_err(|text| format!("{}: {text}", step.name().to_string_lossy()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Step {
+        reads_weights: bool,
+    }
+
+    impl HostKernel for Step {
+        const NAME: &'static CStr = c"step";
+
+        fn params(&self) -> Vec<u64> {
+            vec![]
+        }
+
+        fn reads_weights(&self) -> bool {
+            self.reads_weights
+        }
+
+        fn run(&self, _: &[HostInput<'_>], _: &mut [HostOutput<'_>]) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_first_product_follows_the_last() {
+        let next = |reads: &[bool]| {
+            let step = |&reads_weights| NotedStep {
+                step: Box::new(Step { reads_weights }),
+                operands: SmallVec::new(),
+                first: 0,
+                n_outputs: 0,
+            };
+            next_products(&reads.iter().map(step).collect::<Vec<_>>())
+        };
+        let [some, none] = [true, false];
+        assert_eq!(
+            next(&[none, some, none, some, none]),
+            [Some(1), Some(3), Some(3), Some(1), Some(1)]
+        );
+        assert_eq!(next(&[some]), [Some(0)]);
+        assert_eq!(next(&[none, none]), [None, None]);
     }
 }

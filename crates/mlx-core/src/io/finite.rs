@@ -61,8 +61,7 @@ mod tests {
         let bytes: Vec<u8> =
             values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).chain([9]).collect();
         assert_eq!(non_finite(Dtype::Float16, &bytes), expected);
-        let bytes: Vec<u8> =
-            values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
         assert_eq!(non_finite(Dtype::Bfloat16, &bytes), expected);
         assert_eq!(non_finite(Dtype::Uint32, &[255; 16]), NonFinite::default());
     }

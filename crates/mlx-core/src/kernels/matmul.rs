@@ -28,6 +28,10 @@ impl HostKernel for Linear {
         vec![super::isa_number(self.isa)]
     }
 
+    fn reads_weights(&self) -> bool {
+        true
+    }
+
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String> {
         let ([x, w, bias @ ..], [out]) = (inputs, outputs) else {
             return Err(format!("{} inputs", inputs.len()));

@@ -48,11 +48,11 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::{ffi, stream};
 
-pub(crate) use compute::Float;
 pub use compute::Isa;
 pub use compute::activation::GatedActivation;
 pub use compute::pool::{set_threads, threads};
 pub use compute::sampling::{TokenFilter, Xtc};
+pub(crate) use compute::{Float, ahead};
 pub use sampling::sample_tokens;
 
 /// How kernels made within [`with_options`] compute.

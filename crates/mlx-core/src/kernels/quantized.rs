@@ -65,6 +65,11 @@ impl HostKernel for QuantizedMatmul {
         numbers.into_iter().chain([isa_number(isa)]).chain(has_bias).collect()
     }
 
+    /// But for experts, of which it reads some.
+    fn reads_weights(&self) -> bool {
+        self.gather.is_none()
+    }
+
     fn run(&self, inputs: &[HostInput<'_>], outputs: &mut [HostOutput<'_>]) -> Result<(), String> {
         let [x, _, scales, ..] = inputs else { return Err(format!("{} inputs", inputs.len())) };
         with_float!(x.dtype, X => match (self.quantization.mode, scales.dtype) {

@@ -50,6 +50,10 @@ impl KvRows {
     /// When the format is not affine, or a row is not of whole groups.
     pub fn pack(rows: &Array, quantization: Quantization) -> Result<KvRows> {
         check_packs(rows.dim(-1)?, quantization)?;
+        // Where keys are all there is, values have no elements, which MLX does not pack.
+        if rows.dim(-1)? == 0 {
+            return KvRows::zeros(rows.dims()?, rows.dtype(), Some(quantization));
+        }
         Ok(KvRows::Packed(ops::quantize(rows, quantization)?))
     }
 
@@ -60,6 +64,7 @@ impl KvRows {
     pub fn to_dense(&self, dtype: Dtype) -> Result<Array> {
         match self {
             KvRows::Dense(rows) => rows.astype(dtype),
+            KvRows::Packed(packed) if packed.weight.size() == 0 => packed.scales.astype(dtype),
             KvRows::Packed(packed) => packed.dequantize(dtype),
         }
     }

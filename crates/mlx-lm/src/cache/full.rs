@@ -4,16 +4,28 @@ use mlx_core::nn::KvStore;
 use mlx_core::{Array, Dtype, Quantization, Result};
 
 use super::store::Store;
-use super::{KvCache, NewRows, Padding, QuantizedCache};
+use super::{KvCache, NewRows, Padding};
 use crate::layers::mask::Mask;
 
 /// Keeps every token; grows by 256 at a time.
+///
+/// Packed, keys and values are in groups along each row, and an element takes about as many bits as the
+/// format has, and half a bit more for groups of 64.
 #[derive(Default)]
 pub struct FullCache {
     store: Store,
 }
 
+impl FullCache {
+    /// Makes an empty cache of packed keys and values, in a format that has to be affine.
+    pub fn packed(quantization: Quantization) -> FullCache {
+        FullCache { store: Store::new(Some(quantization)) }
+    }
+}
+
 impl KvCache for FullCache {
+    /// As [`KvCache::update_and_fetch`]; what it returns is unpacked. [`KvCache::lend`] is the way
+    /// to attend to rows as they are.
     fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)> {
         self.store.append(keys, values)
     }
@@ -52,10 +64,8 @@ impl KvCache for FullCache {
         true
     }
 
-    fn quantize(&mut self, quantization: Quantization) -> Result<Option<Box<dyn KvCache>>> {
-        self.store.quantize(quantization)?;
-        let store = std::mem::take(&mut self.store);
-        Ok(Some(Box::new(QuantizedCache::with_store(store))))
+    fn quantize(&mut self, quantization: Quantization) -> Result<()> {
+        self.store.quantize(quantization)
     }
 
     fn state(&self) -> Vec<&Array> {

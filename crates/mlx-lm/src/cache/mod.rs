@@ -6,14 +6,12 @@
 
 mod full;
 mod padding;
-mod quantized;
 mod recurrent;
 mod rotating;
 mod store;
 
 pub use full::FullCache;
 pub use padding::Padding;
-pub use quantized::QuantizedCache;
 pub use recurrent::RecurrentCache;
 pub use rotating::RotatingCache;
 
@@ -90,12 +88,10 @@ impl Cache {
     /// # Errors
     /// When rows are not of whole groups.
     pub fn quantize(&mut self, quantization: Quantization) -> Result<()> {
-        if let Cache::Kv(cache) = self
-            && let Some(packed) = cache.quantize(quantization)?
-        {
-            *cache = packed;
+        match self {
+            Cache::Kv(cache) => cache.quantize(quantization),
+            Cache::Recurrent(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Returns the arrays to evaluate after a part of the prompt.
@@ -165,14 +161,11 @@ pub trait KvCache {
     /// Forgets the last `n` tokens; returns false and changes nothing where it cannot.
     fn trim(&mut self, n: i32) -> bool;
 
-    /// Packs the tokens it has and those that come; returns the cache that has them now, if that is
-    /// another one.
+    /// Packs the tokens it has and those that come.
     ///
     /// # Errors
     /// When rows are not of whole groups.
-    fn quantize(&mut self, _quantization: Quantization) -> Result<Option<Box<dyn KvCache>>> {
-        Ok(None)
-    }
+    fn quantize(&mut self, quantization: Quantization) -> Result<()>;
 
     /// Returns the arrays to evaluate after a part of the prompt.
     fn state(&self) -> Vec<&Array>;

@@ -92,9 +92,8 @@ impl KvCache for RotatingCache {
         true
     }
 
-    fn quantize(&mut self, quantization: Quantization) -> Result<Option<Box<dyn KvCache>>> {
-        self.store.quantize(quantization)?;
-        Ok(None)
+    fn quantize(&mut self, quantization: Quantization) -> Result<()> {
+        self.store.quantize(quantization)
     }
 
     fn state(&self) -> Vec<&Array> {

@@ -4,7 +4,7 @@ use mlx_core::{
 };
 use proptest::prelude::*;
 
-use super::{FullCache, KvCache, NewRows, QuantizedCache, RotatingCache};
+use super::{FullCache, KvCache, NewRows, RotatingCache};
 use crate::layers::mask::Mask;
 
 fn rows(n: i32, seed: u64) -> Result<Array> {
@@ -57,7 +57,7 @@ fn caches() -> [Box<dyn KvCache>; 4] {
     let quantization = Quantization { group_size: 32, bits: 8, ..Quantization::default() };
     [
         Box::new(FullCache::default()),
-        Box::new(QuantizedCache::new(quantization)),
+        Box::new(FullCache::packed(quantization)),
         Box::new(RotatingCache::new(10)),
         Box::new(RotatingCache::with_first(10, 3)),
     ]
@@ -171,8 +171,8 @@ fn a_quantized_cache_attends_to_what_its_rows_stand_for() -> Result<()> {
     with_device(Device::Cpu, || {
         for (bits, group_size) in [(4, 32), (8, 32), (6, 32)] {
             let quantization = Quantization { bits, group_size, ..Quantization::default() };
-            let mut packed = QuantizedCache::new(quantization);
-            let mut unpacked = QuantizedCache::new(quantization);
+            let mut packed = FullCache::packed(quantization);
+            let mut unpacked = FullCache::packed(quantization);
             for (seed, n) in [5, 1, 300, 1, 1].into_iter().enumerate() {
                 let x = random::normal(
                     &[1, n, 64],
@@ -214,9 +214,7 @@ fn caches_are_packed_on_the_way() -> Result<()> {
                     attend(cache.as_mut(), [&x, &x, &x], 0.0)?;
                 }
             }
-            if let Some(other) = cache.quantize(quantization)? {
-                cache = other;
-            }
+            cache.quantize(quantization)?;
             assert!(cache.state().len() == 6 && cache.offset() == 20);
             let x = positions(20..21)?;
             let ours = attend(cache.as_mut(), [&x, &x, &x], 0.0)?;

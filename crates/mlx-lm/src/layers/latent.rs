@@ -79,7 +79,8 @@ impl LatentArgs {
     }
 }
 
-/// Attention to latents, with a cache of these and of rotated keys.
+/// Attention to latents. Its cache keeps each with the rotated key behind it, as one key of one head, and
+/// values of no elements: what is attended to lies as it is looked at.
 pub struct LatentAttention {
     args: LatentArgs,
     scale: f32,
@@ -216,13 +217,13 @@ impl LatentAttention {
     fn attend_absorbed(
         &self,
         [q_nope, q_pe]: [&Array; 2],
-        [latents, k_pe]: [&Array; 2],
+        kept: &Array,
         mask: &Mask,
     ) -> mlx_core::Result<Array> {
         let [b, n_heads, l, _] = q_nope.dims()?;
         let q = ops::concatenate([&self.keys.absorb(q_nope)?, q_pe], -1)?;
-        let k = ops::concatenate([latents, k_pe], -1)?;
-        let out = self.attend([&q, &k, latents], mask)?;
+        let latents = kept.at((Ellipsis, ..self.args.kv_lora_rank))?;
+        let out = self.attend([&q, kept, &latents], mask)?;
         let out = out.reshape([b, l, n_heads, -1])?.transpose([0, 2, 1, 3])?;
         self.unembed_out.forward(&out)?.transpose([0, 2, 1, 3])?.reshape([b, l, -1])
     }
@@ -231,15 +232,17 @@ impl LatentAttention {
     fn attend_expanded(
         &self,
         [q_nope, q_pe]: [&Array; 2],
-        [latents, k_pe]: [&Array; 2],
+        kept: &Array,
         mask: &Mask,
     ) -> mlx_core::Result<Array> {
-        let k_nope = self.keys.expand(latents)?;
+        let rank = self.args.kv_lora_rank;
+        let (latents, k_pe) = (kept.at((Ellipsis, ..rank))?, kept.at((Ellipsis, rank..))?);
+        let k_nope = self.keys.expand(&latents)?;
         let [b, n_heads, s, _] = k_nope.dims()?;
         let k_pe = k_pe.broadcast_to([b, n_heads, s, k_pe.dim(-1)?])?;
         let q = ops::concatenate([q_nope, q_pe], -1)?;
         let k = ops::concatenate([&k_nope, &k_pe], -1)?;
-        self.attend([&q, &k, &self.unembed_out.forward(latents)?], mask)
+        self.attend([&q, &k, &self.unembed_out.forward(&latents)?], mask)
     }
 
     fn attend(&self, [q, k, v]: [&Array; 3], mask: &Mask) -> mlx_core::Result<Array> {
@@ -266,11 +269,12 @@ impl Mixer for LatentAttention {
             Some(offsets) => (rope.forward(&q_pe, &offsets)?, rope.forward(&k_pe, &offsets)?),
             None => (rope.forward(&q_pe, cache.offset())?, rope.forward(&k_pe, cache.offset())?),
         };
-        let (latents, k_pe) = cache.update_and_fetch(&latent, &k_pe)?;
-        let (queries, keys) = ([&q_nope, &q_pe], [&latents, &k_pe]);
-        let out = match self.absorbs(l, latents.dim(2)?) {
-            true => self.attend_absorbed(queries, keys, mask)?,
-            false => self.attend_expanded(queries, keys, mask)?,
+        let key = ops::concatenate([&latent, &k_pe], -1)?;
+        let (kept, _) = cache.update_and_fetch(&key, &key.at((Ellipsis, ..0))?)?;
+        let queries = [&q_nope, &q_pe];
+        let out = match self.absorbs(l, kept.dim(2)?) {
+            true => self.attend_absorbed(queries, &kept, mask)?,
+            false => self.attend_expanded(queries, &kept, mask)?,
         };
         self.o_proj.forward(&out)
     }
@@ -335,7 +339,7 @@ mod tests {
         layer.keys = Keys::EmbedQ(MultiLinear::new(32, 64, 2)?);
         layer.unembed_out = MultiLinear::new(64, 6, 2)?;
         let (b, s) = (3, 9);
-        let keys = [normal(&[b, 1, s, 64])?, normal(&[b, 1, s, 4])?];
+        let kept = normal(&[b, 1, s, 64 + 4])?;
         let masks = [
             (1, Mask::None),
             (4, Mask::Causal),
@@ -344,11 +348,36 @@ mod tests {
         ];
         for (l, mask) in masks {
             let queries = [normal(&[b, 2, l, 32])?, normal(&[b, 2, l, 4])?];
-            let (queries, keys) = (queries.each_ref(), keys.each_ref());
-            let expanded = layer.attend_expanded(queries, keys, &mask)?;
+            let expanded = layer.attend_expanded(queries.each_ref(), &kept, &mask)?;
             assert_eq!(expanded.shape(), [b, l, 12]);
-            check_close(&layer.attend_absorbed(queries, keys, &mask)?, &expanded)?;
+            check_close(&layer.attend_absorbed(queries.each_ref(), &kept, &mask)?, &expanded)?;
         }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_kept_may_be_packed() -> Result<()> {
+        random::seed(5)?;
+        let args = LatentArgs { qk_rope_head_dim: 64, ..args() };
+        let args = LatentArgs { rope: RopeArgs { dims: 64, ..args.rope.clone() }, ..args };
+        let layer = LatentAttention::new(&Weights::random(1, Dtype::Float32, None)?, &args)?;
+        let x = normal(&[2, 5, 16])?;
+        let [mut plain, mut packed] = [None, None].map(Cache::kv);
+        packed.quantize(Quantization { bits: 8, ..Quantization::default() })?;
+        for n in [3, 1, 1] {
+            let x = x.at((.., ..n))?;
+            let of = |cache: &mut Cache| {
+                let mask = cache.as_kv()?.make_mask(n, None)?;
+                layer.forward(&x, &mask, cache)
+            };
+            let (expected, found) = (of(&mut plain)?, of(&mut packed)?);
+            let (a, b) = (expected.to_vec::<f32>()?, found.to_vec::<f32>()?);
+            let most = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let largest = a.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            assert!(most < 0.02 * largest, "{most} of {largest}");
+            assert_ne!(a, b);
+        }
+        assert_eq!((plain.offset(), packed.offset()), (5, 5));
         Ok(())
     }
 

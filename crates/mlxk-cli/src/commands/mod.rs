@@ -7,6 +7,7 @@ mod bench;
 mod clone;
 mod completions;
 mod config;
+mod convert;
 mod doctor;
 mod du;
 mod health;
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Health(health::Args),
     Clone(clone::Args),
+    Convert(convert::Args),
     Models(models::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
@@ -69,6 +71,7 @@ impl Command {
             Command::Verify(_) => "verify",
             Command::Health(_) => "health",
             Command::Clone(_) => "clone",
+            Command::Convert(_) => "convert",
             Command::Models(_) => "models",
             Command::Perplexity(_) => "perplexity",
             Command::Bench(_) => "bench",
@@ -93,6 +96,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Some(Command::Verify(args)) => verify::run(&args, output),
         Some(Command::Health(args)) => health::run(&args, output),
         Some(Command::Clone(args)) => clone::run(&args, output),
+        Some(Command::Convert(args)) => convert::run(&args, output),
         Some(Command::Models(args)) => models::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),

@@ -20,8 +20,11 @@ struct Document {
     text: String,
 }
 
+/// Makes the schema of a type.
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
 /// What each command has as `data`.
-const DATA: &[(&str, fn(&mut SchemaGenerator) -> Schema)] = &[
+const DATA: &[(&str, SchemaOf)] = &[
     ("run", of::<commands::run::Data>),
     ("list", of::<commands::list::Data>),
     ("show", of::<commands::show::Report>),
@@ -31,6 +34,7 @@ const DATA: &[(&str, fn(&mut SchemaGenerator) -> Schema)] = &[
     ("verify", of::<commands::verify::Data>),
     ("health", of::<commands::health::Data>),
     ("clone", of::<commands::clone::Data>),
+    ("convert", of::<commands::convert::repair::Data>),
     ("models", of::<commands::models::Report>),
     ("perplexity", of::<commands::perplexity::Data<'static>>),
     ("bench", of::<commands::bench::Data>),

@@ -186,6 +186,35 @@ mod tests {
         assert!(CODES.is_sorted_by_key(|code| code.severity));
     }
 
+    /// Set to write the table of the documentation anew.
+    const REGENERATE: &str = "MLXK_REGENERATE";
+
+    #[test]
+    fn the_documentation_has_every_code() {
+        let mut table =
+            String::from("| code | severity | meaning | mended by |\n| --- | --- | --- | --- |\n");
+        for Code { name, severity, defect, meaning, remedy } in CODES.iter().copied() {
+            let severity = severity.name();
+            let defect = defect.map_or(String::new(), |id| format!(" ({id})"));
+            let remedy = match remedy {
+                Remedy::Convert(flag) => format!("`mlxk convert SRC DST {flag}`"),
+                Remedy::Download => "downloading again".to_owned(),
+                Remedy::ByHand => "hand".to_owned(),
+            };
+            table += &format!("| `{name}` | {severity} | {meaning}{defect} | {remedy} |\n");
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/health.md");
+        let docs = std::fs::read_to_string(path).unwrap();
+        let (begin, end) = ("<!-- codes -->\n", "<!-- end of codes -->\n");
+        let (before, rest) = docs.split_once(begin).unwrap();
+        let (old, after) = rest.split_once(end).unwrap();
+        if std::env::var_os(REGENERATE).is_some() {
+            std::fs::write(path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+        } else {
+            assert_eq!(old, table, "docs/health.md is not the table; set {REGENERATE}=1");
+        }
+    }
+
     #[test]
     fn the_catalogue_is_covered() {
         for id in ["A1", "A2", "A3", "A4", "A5", "A6", "B1", "B2", "B3", "B4"] {

@@ -11,7 +11,7 @@
 //! look at a part each, [`deep`] at the content.
 
 mod codes;
-mod config;
+pub(crate) mod config;
 mod deep;
 mod listing;
 mod processors;

@@ -123,7 +123,7 @@ fn walk(
     Ok(())
 }
 
-/// Returns where a link leads, from the workspace on.
+/// Returns where a link leads, from the workspace on, in whatever normal form.
 fn link_target(path: &Path, real_root: &Path) -> io::Result<String> {
     let target = paths::resolve(path)?;
     let Ok(inside) = target.strip_prefix(real_root) else {
@@ -137,7 +137,7 @@ fn link_target(path: &Path, real_root: &Path) -> io::Result<String> {
     let parts: Option<Vec<&str>> = parts.collect();
     let parts = parts.ok_or_else(|| named(path, &"leads to a name that is not UTF-8"))?;
     // As Python writes a path without parts.
-    Ok(if parts.is_empty() { ".".to_owned() } else { parts.join("/") }.nfc().collect())
+    Ok(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
 }
 
 impl Found {

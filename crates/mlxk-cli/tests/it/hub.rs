@@ -138,7 +138,8 @@ impl Hub {
                 None => line.to_owned(),
             });
         }
-        lines.join("\n") + "\n"
+        let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+        lines.join("\n").trim_end().to_owned() + "\n"
     }
 }
 

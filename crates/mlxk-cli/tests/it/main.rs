@@ -6,6 +6,9 @@ mod chat;
 mod compilers;
 #[cfg(unix)]
 mod config;
+mod corpus;
+#[cfg(unix)]
+mod health;
 #[cfg(unix)]
 mod hub;
 #[cfg(unix)]
@@ -21,3 +24,5 @@ mod show;
 mod storage;
 mod support;
 mod usage;
+#[cfg(unix)]
+mod workspaces;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "",
     "run",
     "list",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 20] = [
     "verify",
     "health",
     "clone",
+    "convert",
     "models",
     "perplexity",
     "bench",

@@ -170,7 +170,7 @@ impl TinyModel {
 }
 
 /// A tokenizer whose tokens are the characters of printable ASCII.
-fn tokenizer() -> Value {
+pub(crate) fn tokenizer() -> Value {
     let characters = ('!'..='~').chain(['Ġ', 'Ċ']);
     let vocab: serde_json::Map<String, Value> =
         characters.enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();

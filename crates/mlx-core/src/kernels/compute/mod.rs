@@ -7,6 +7,7 @@
 #![allow(clippy::excessive_precision, clippy::approx_constant)]
 
 pub(crate) mod activation;
+pub(crate) mod ahead;
 pub(crate) mod argmax;
 pub(crate) mod attention;
 pub(crate) mod causal_conv;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::ahead::Fetcher;
 use super::cores;
 
 /// How long a worker watches for work before it sleeps.
@@ -160,9 +161,10 @@ impl Pool {
         // From here no worker enters; those inside are waited for.
         *lock(&shared.job) = None;
         shared.epoch.fetch_add(1, Ordering::SeqCst);
-        let mut spins = 0u32;
+        let (mut spins, mut ahead) = (0u32, Fetcher::default());
         while shared.busy.load(Ordering::Acquire) != 0 {
             spins += 1;
+            ahead.fetch(0, shared.next.len());
             if spins < 2_000 { std::hint::spin_loop() } else { thread::yield_now() }
         }
         lock(&shared.panic).take()
@@ -209,9 +211,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn work(shared: &Shared, thread: usize, sleeps: &AtomicBool) {
-    let mut seen = 0;
+    let (mut seen, mut ahead) = (0, Fetcher::default());
     loop {
-        let epoch = wait(shared, sleeps, seen);
+        let epoch = wait(shared, sleeps, seen, &mut || ahead.fetch(thread, shared.next.len()));
         if shared.is_closed.load(Ordering::SeqCst) {
             return;
         }
@@ -232,8 +234,13 @@ fn work(shared: &Shared, thread: usize, sleeps: &AtomicBool) {
     }
 }
 
-/// Waits for an epoch with a job other than `seen`.
-fn wait(shared: &Shared, sleeps: &AtomicBool, seen: u64) -> u64 {
+/// Waits for an epoch with a job other than `seen`, and brings in meanwhile what that will read.
+fn wait(
+    shared: &Shared,
+    sleeps: &AtomicBool,
+    seen: u64,
+    fetch_ahead: &mut dyn FnMut() -> bool,
+) -> u64 {
     let is_new = || {
         let epoch = shared.epoch.load(Ordering::SeqCst);
         (epoch != seen && epoch % 2 == 1 || shared.is_closed.load(Ordering::SeqCst))
@@ -245,7 +252,9 @@ fn wait(shared: &Shared, sleeps: &AtomicBool, seen: u64) -> u64 {
             if let Some(epoch) = is_new() {
                 return epoch;
             }
-            std::hint::spin_loop();
+            if !fetch_ahead() {
+                std::hint::spin_loop();
+            }
         }
         if start.elapsed() > WATCH {
             sleeps.store(true, Ordering::SeqCst);

@@ -163,29 +163,41 @@ fn part_of_one_body<L: Level, S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    let n_runs = w.k / RUN;
-    let x_runs = &x.x.as_chunks::<RUN>().0[..n_runs];
+    let x_runs = x.x.as_chunks::<RUN>().0;
     let (mut scales, mut biases) = (vec![0.0; w.n_groups()], vec![0.0; w.n_groups()]);
     let shift = (w.group_size / RUN).trailing_zeros();
     for n in rows {
         w.factors(n, 0..w.n_groups(), 0.0, &mut scales, &mut biases);
-        let runs = w.row(n).as_chunks::<RUN>().0;
+        let row = w.row(n);
+        // Four by constant index: those by a computed one would lie in memory.
         let mut sums = [[0.0f32; 8]; 4];
-        for (i, (packed, x)) in runs.iter().zip(x_runs).enumerate() {
-            if i % 4 == 0 {
-                L::prefetch(packed.as_ptr().wrapping_add(AHEAD));
+        let fours = row.as_chunks::<{ 4 * RUN }>().0.iter().zip(x_runs.as_chunks::<4>().0);
+        let n_fours = w.k / (4 * RUN);
+        for (i, (packed, x)) in fours.enumerate() {
+            L::prefetch(packed.as_ptr().wrapping_add(AHEAD));
+            for j in 0..4 {
+                let scale = scales[(4 * i + j) >> shift];
+                sums[j] = run::<L>(&packed.as_chunks::<RUN>().0[j], &x[j], scale, sums[j]);
             }
-            let ([a, b], [x_a, x_b]) = (packed.as_chunks::<8>().0, x.as_chunks::<8>().0) else {
-                continue;
-            };
-            let product = L::fma8(L::widen_e4m3(a), *x_a, [0.0; 8]);
-            let product = L::fma8(L::widen_e4m3(b), *x_b, product);
-            sums[i % 4] = L::fma8(product, [scales[i >> shift]; 8], sums[i % 4]);
+        }
+        for i in 4 * n_fours..w.k / RUN {
+            sums[0] = run::<L>(&row.as_chunks().0[i], &x_runs[i], scales[i >> shift], sums[0]);
         }
         let sum: f32 = L::totals(&sums).iter().sum();
         // SAFETY: there is one row of activations, and `n` is in range.
         unsafe { out.set(0, n, (f64::from(sum) * x.power) as f32) };
     }
+}
+
+/// Adds the products of a run with its scale.
+#[inline(always)]
+fn run<L: Level>(packed: &[u8; RUN], x: &[f32; RUN], scale: f32, sum: [f32; 8]) -> [f32; 8] {
+    let ([a, b], [x_a, x_b]) = (packed.as_chunks::<8>().0, x.as_chunks::<8>().0) else {
+        return sum;
+    };
+    let product = L::fma8(L::widen_e4m3(a), *x_a, [0.0; 8]);
+    let product = L::fma8(L::widen_e4m3(b), *x_b, product);
+    L::fma8(product, [scale; 8], sum)
 }
 
 /// Writes a row's weights from the chunk `start` on, in the order of [`Ordered`]; behind the last one `x`
