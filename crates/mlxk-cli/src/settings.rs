@@ -254,10 +254,9 @@ mod tests {
             ("HUGGINGFACE_HUB_CACHE", "/b"),
             ("HF_HOME", "/c"),
             ("XDG_CACHE_HOME", "~/d"),
-            ("HOME", "/home"),
+            ("HOME", "/h"),
         ];
-        let expected =
-            ["/a", "/b", "/c/hub", "/home/d/huggingface/hub", "/home/.cache/huggingface/hub"];
+        let expected = ["/a", "/b", "/c/hub", "/h/d/huggingface/hub", "/h/.cache/huggingface/hub"];
         for (i, cache) in expected.into_iter().enumerate() {
             let settings = read(&all[i..]).expect("sound");
             assert_eq!(settings.hub_cache.value, Path::new(cache));
@@ -268,7 +267,7 @@ mod tests {
             assert_eq!(settings.hub_cache.origin, origin);
         }
         // Empty is unset.
-        let settings = read(&[("HF_HOME", ""), ("HOME", "/home")]).expect("sound");
+        let settings = read(&[("HF_HOME", ""), ("HOME", "/h")]).expect("sound");
         assert_eq!(settings.hub_cache.origin, Origin::Default);
     }
 
@@ -280,10 +279,10 @@ mod tests {
             "hub_cache = \"~/hub\"\nworkspace_home = \"/w\"\nthreads = 3\nstrict_exit = true\n";
         std::fs::write(&file, text).expect("written");
         let path = file.to_str().expect("UTF-8");
-        let base = [("MLXK_CONFIG", path), ("HOME", "/home")];
+        let base = [("MLXK_CONFIG", path), ("HOME", "/h")];
         let settings = read(&base).expect("sound");
         let origin = Origin::File(file.clone());
-        let hub_cache = Setting { value: "/home/hub".into(), origin: origin.clone() };
+        let hub_cache = Setting { value: "/h/hub".into(), origin: origin.clone() };
         assert_eq!(settings.hub_cache, hub_cache);
         assert_eq!(settings.threads, Setting { value: Some(3), origin: origin.clone() });
         assert_eq!(settings.strict_exit, Setting { value: true, origin: origin.clone() });
@@ -301,7 +300,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("config.toml");
         let path = file.to_str().expect("UTF-8");
-        let base = [("MLXK_CONFIG", path), ("HOME", "/home")];
+        let base = [("MLXK_CONFIG", path), ("HOME", "/h")];
         assert!(read(&base).expect_err("absent").to_string().contains("config.toml"));
         for (text, named) in [
             ("threads = 0", "from 1 to 1024"),
@@ -313,7 +312,7 @@ mod tests {
             let error = read(&base).expect_err("broken").to_string();
             assert!(error.contains(named) && error.contains("config.toml"), "{error}");
         }
-        let error = read(&[("MLXK_THREADS", "many"), ("HOME", "/home")]).expect_err("broken");
+        let error = read(&[("MLXK_THREADS", "many"), ("HOME", "/h")]).expect_err("broken");
         assert!(error.to_string().contains("MLXK_THREADS=many"), "{error}");
     }
 }
