@@ -54,13 +54,17 @@ pub fn run(flags: &flags::Fixtures) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Lists the scripts as paths relative to `fixtures/gen`.
+/// Lists all scripts as paths relative to `fixtures/gen`, those that need other packages too.
+pub fn scripts(fixtures: &Path) -> Result<Vec<PathBuf>> {
+    let files = shell::files_below(&fixtures.join("gen"))?;
+    Ok(files.into_iter().filter(|path| path.extension().is_some_and(|e| e == "py")).collect())
+}
+
+/// Lists the scripts that run with the pinned packages.
 pub fn generators(fixtures: &Path) -> Result<Vec<PathBuf>> {
-    let scripts = shell::files_below(&fixtures.join("gen"))?;
     let crates = shell::root().join("crates");
-    Ok(scripts
+    Ok(scripts(fixtures)?
         .into_iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "py"))
         .filter(|path| {
             let dir = path.parent().unwrap_or(Path::new(""));
             let of_crate = dir.components().count() == 1 && crates.join(dir).is_dir();

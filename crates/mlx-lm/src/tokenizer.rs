@@ -244,6 +244,13 @@ impl Tokenizer {
         self.repaired
     }
 
+    /// Returns the pre-tokenizer that is in use, as `tokenizer.json` would hold it; a repaired one
+    /// is the corrected.
+    pub fn pre_tokenizer(&self) -> Option<Value> {
+        let rule = self.vocabulary.inner().get_pre_tokenizer()?;
+        serde_json::to_value(rule).ok()
+    }
+
     /// Returns what the user should know: what was mended, and what the files left open.
     pub fn notes(&self) -> &[String] {
         &self.notes

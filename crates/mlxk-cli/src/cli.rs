@@ -21,6 +21,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, display_order = 1000)]
     json: bool,
 
+    /// Tell by the exit code what is wrong, also where the command itself went well
+    #[arg(long, global = true, display_order = 1002)]
+    pub(crate) strict_exit: bool,
+
     /// Compute on this many threads where the device is a CPU [default: one for each core]
     #[arg(long, global = true, value_name = "N", display_order = 1001)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -122,7 +126,7 @@ pub(crate) fn report(error: &clap::Error, output: &Output) -> ExitCode {
     }
     if !output.is_json() {
         let _ = error.print();
-        return ExitCode::from(Kind::Usage.exit_code());
+        return ExitCode::from(Kind::Usage.exit_code(false));
     }
     output.failure(None, &usage_error(error))
 }

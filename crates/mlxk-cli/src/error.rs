@@ -1,8 +1,9 @@
-//! What a command failed with: a kind that sets the exit code, the cause, and hints.
+//! What a command failed with: a kind, the cause, and hints.
 //!
-//! The exit code says what the user has to mend: 3, what was named is not there; 4, it is there
-//! and not sound; 5, it is sound and not supported. The table is part of the interface, see
-//! [`EXIT_CODES`].
+//! A kind sets `error.type` of the JSON envelope and, with `--strict-exit`, the exit code. Without
+//! that flag codes are mlx-knife's, for scripts that were written for it: 1 for any failure. See
+//! [`EXIT_CODES`]; the table is part of the interface. Where mlx-knife has a type for a failure, ours
+//! is called as it calls it; where it only says `execution_error`, ours are finer.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,14 +15,18 @@ use serde_json::Value;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
     0  success
-    1  any other failure
+    1  failure
     2  the command line is wrong
-    3  the model or file named does not exist
-    4  the model's files are incomplete or damaged
+  130  interrupted
+
+With --strict-exit, in place of 0 or 1:
+    3  the model or file named does not exist, or the name is not clear
+    4  a model's files are incomplete or damaged
     5  the model is sound but not supported
     6  the prompt does not fit the context window
     7  MLX failed, or memory ran out
-  130  interrupted";
+    8  nothing was done, because confirmation is needed
+    9  permission was denied, or another program is at it";
 
 /// The kinds of [`CommandError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +34,75 @@ pub(crate) enum Kind {
     General,
     Internal,
     Usage,
+    Config,
     ModelNotFound,
+    AmbiguousMatch,
+    RevisionNotFound,
+    CacheNotFound,
     FileNotFound,
+    WorkspaceModel,
     InvalidModel,
     Unsupported,
     ContextLength,
     Runtime,
+    ConfirmationNeeded,
+    LocksPresent,
+    PermissionDenied,
+    DeletionFailed,
+    InvalidTarget,
+    CloneFailed,
+    HealthCheckFailed,
+    InvalidArgument,
     Interrupted,
 }
 
 impl Kind {
-    pub(crate) fn exit_code(self) -> u8 {
+    /// Every kind, for the schema.
+    pub(crate) const ALL: [Kind; 23] = [
+        Kind::General,
+        Kind::Internal,
+        Kind::Usage,
+        Kind::Config,
+        Kind::ModelNotFound,
+        Kind::AmbiguousMatch,
+        Kind::RevisionNotFound,
+        Kind::CacheNotFound,
+        Kind::FileNotFound,
+        Kind::WorkspaceModel,
+        Kind::InvalidModel,
+        Kind::Unsupported,
+        Kind::ContextLength,
+        Kind::Runtime,
+        Kind::ConfirmationNeeded,
+        Kind::LocksPresent,
+        Kind::PermissionDenied,
+        Kind::DeletionFailed,
+        Kind::InvalidTarget,
+        Kind::CloneFailed,
+        Kind::HealthCheckFailed,
+        Kind::InvalidArgument,
+        Kind::Interrupted,
+    ];
+
+    /// Returns the exit code of a failure.
+    pub(crate) fn exit_code(self, strict: bool) -> u8 {
         match self {
-            Kind::General | Kind::Internal => 1,
             Kind::Usage => 2,
-            Kind::ModelNotFound | Kind::FileNotFound => 3,
-            Kind::InvalidModel => 4,
-            Kind::Unsupported => 5,
+            Kind::Interrupted => 130,
+            _ if !strict => 1,
+            Kind::General | Kind::Internal | Kind::Config | Kind::CloneFailed => 1,
+            Kind::InvalidTarget | Kind::InvalidArgument => 1,
+            Kind::ModelNotFound
+            | Kind::AmbiguousMatch
+            | Kind::RevisionNotFound
+            | Kind::CacheNotFound
+            | Kind::FileNotFound => 3,
+            Kind::InvalidModel | Kind::HealthCheckFailed => 4,
+            Kind::Unsupported | Kind::WorkspaceModel => 5,
             Kind::ContextLength => 6,
             Kind::Runtime => 7,
-            Kind::Interrupted => 130,
+            Kind::ConfirmationNeeded => 8,
+            Kind::LocksPresent | Kind::PermissionDenied | Kind::DeletionFailed => 9,
         }
     }
 
@@ -56,14 +110,27 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::General => "execution_error",
-            Kind::Internal => "internal_error",
-            Kind::Usage => "usage_error",
+            Kind::Internal => "InternalError",
+            Kind::Usage => "CommandError",
+            Kind::Config => "config_error",
             Kind::ModelNotFound => "model_not_found",
+            Kind::AmbiguousMatch => "ambiguous_match",
+            Kind::RevisionNotFound => "hash_not_found",
+            Kind::CacheNotFound => "cache_not_found",
             Kind::FileNotFound => "file_not_found",
+            Kind::WorkspaceModel => "workspace_model",
             Kind::InvalidModel => "invalid_model",
             Kind::Unsupported => "unsupported",
             Kind::ContextLength => "context_length_exceeded",
             Kind::Runtime => "runtime_error",
+            Kind::ConfirmationNeeded => "requires_confirmation",
+            Kind::LocksPresent => "locks_present",
+            Kind::PermissionDenied => "permission_denied",
+            Kind::DeletionFailed => "deletion_failed",
+            Kind::InvalidTarget => "InvalidTargetError",
+            Kind::CloneFailed => "CloneFailedError",
+            Kind::HealthCheckFailed => "HealthCheckFailed",
+            Kind::InvalidArgument => "InvalidArgumentError",
             Kind::Interrupted => "interrupted",
         }
     }
@@ -75,13 +142,24 @@ pub(crate) struct CommandError {
     pub(crate) kind: Kind,
     pub(crate) source: Box<dyn StdError + Send + Sync>,
     pub(crate) hints: Vec<String>,
+    /// The models that a name could have meant.
+    pub(crate) matches: Vec<String>,
+    /// The revisions that there are, where another was asked for.
+    pub(crate) available_hashes: Vec<String>,
     /// What there was before it failed, for the JSON envelope.
-    pub(crate) data: Option<Value>,
+    pub(crate) data: Option<Box<Value>>,
 }
 
 impl CommandError {
     pub(crate) fn new(kind: Kind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        CommandError { kind, source: source.into(), hints: Vec::new(), data: None }
+        CommandError {
+            kind,
+            source: source.into(),
+            hints: Vec::new(),
+            matches: Vec::new(),
+            available_hashes: Vec::new(),
+            data: None,
+        }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -92,6 +170,7 @@ impl CommandError {
     pub(crate) fn file(path: &std::path::Path, source: &std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => Kind::FileNotFound,
+            std::io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
             _ => Kind::General,
         };
         CommandError::new(kind, format!("{}: {source}", path.display()))
@@ -102,8 +181,13 @@ impl CommandError {
         self
     }
 
+    pub(crate) fn matches(mut self, matches: Vec<String>) -> Self {
+        self.matches = matches;
+        self
+    }
+
     pub(crate) fn data(mut self, data: Value) -> Self {
-        self.data = Some(data);
+        self.data = Some(Box::new(data));
         self
     }
 }

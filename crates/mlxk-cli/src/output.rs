@@ -4,11 +4,13 @@
 //! Everything else is on stderr: errors, hints, warnings, figures. The envelope is mlx-knife's,
 //! indented by two spaces and in plain ASCII.
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
@@ -20,8 +22,11 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 /// stdout and stderr, and how they are to be used.
 pub(crate) struct Output {
     json: bool,
+    strict: bool,
+    has_strict_flag: bool,
     stdout_style: bool,
     stderr_style: bool,
+    verdict: Cell<Option<Kind>>,
 }
 
 #[derive(Serialize)]
@@ -32,12 +37,20 @@ struct Envelope<'a, T> {
     error: Option<ErrorObject<'a>>,
 }
 
-#[derive(Serialize)]
-struct ErrorObject<'a> {
+/// `error` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "error")]
+pub(crate) struct ErrorObject<'a> {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = Kind::ALL.map(Kind::name)))]
     kind: &'static str,
     message: String,
     hints: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    matches: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    available_hashes: &'a [String],
+    /// The code that the program ends with.
     exit_code: u8,
 }
 
@@ -46,9 +59,35 @@ impl Output {
         let styled = |choice| choice != anstream::ColorChoice::Never;
         Output {
             json,
+            strict: false,
+            has_strict_flag: false,
+            verdict: Cell::new(None),
             stdout_style: styled(anstream::AutoStream::choice(&io::stdout())),
             stderr_style: styled(anstream::AutoStream::choice(&io::stderr())),
         }
+    }
+
+    /// Lets exit codes tell the kind of a failure, and what [`Self::verdict`] was told.
+    pub(crate) fn set_strict(&mut self, flag: bool, setting: bool) {
+        self.has_strict_flag = flag;
+        self.strict = flag || setting;
+    }
+
+    /// Whether it was the command line that asked for telling exit codes.
+    pub(crate) fn has_strict_flag(&self) -> bool {
+        self.has_strict_flag
+    }
+
+    /// Notes what the exit code tells of a command that went well, where that is asked for: that the
+    /// model it looked at is damaged, or that it did nothing yet. The first that is noted counts.
+    pub(crate) fn verdict(&self, kind: Kind) {
+        self.verdict.set(self.verdict.get().or(Some(kind)));
+    }
+
+    /// Returns the exit code of a command that went well.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        let kind = self.verdict.get().filter(|_| self.strict);
+        kind.map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.exit_code(true)))
     }
 
     /// Whether the result is to be an envelope.
@@ -94,11 +133,13 @@ impl Output {
 
     /// Reports an error, to stderr or as an envelope, and returns its exit code.
     pub(crate) fn failure(&self, name: Option<&str>, error: &CommandError) -> ExitCode {
-        let exit_code = error.kind.exit_code();
+        let exit_code = error.kind.exit_code(self.strict);
         let object = ErrorObject {
             kind: error.kind.name(),
             message: error.to_string(),
             hints: &error.hints,
+            matches: &error.matches,
+            available_hashes: &error.available_hashes,
             exit_code,
         };
         let data = error.data.as_ref();
@@ -114,13 +155,18 @@ impl Output {
     pub(crate) fn report(&self, error: &CommandError) {
         self.labelled("error", ERROR, &error.to_string());
         for hint in &error.hints {
-            self.labelled("hint", HINT, hint);
+            self.hint(hint);
         }
     }
 
     /// Writes a warning to stderr.
     pub(crate) fn warning(&self, text: &str) {
         self.labelled("warning", WARNING, text);
+    }
+
+    /// Writes to stderr what the user could do next.
+    pub(crate) fn hint(&self, text: &str) {
+        self.labelled("hint", HINT, text);
     }
 
     /// Writes a line to stderr.

@@ -59,7 +59,7 @@ pub(super) fn check(root: &Path, files: &[String]) -> Result<Vec<Violation>> {
         let text = std::fs::read_to_string(root.join(path))?;
         violations.extend(check_links(path, &text, |target| root.join(target).exists()));
     }
-    let generators: Vec<String> = fixtures::generators(&root.join("fixtures"))?
+    let generators: Vec<String> = fixtures::scripts(&root.join("fixtures"))?
         .iter()
         .map(|path| path.to_string_lossy().replace('\\', "/"))
         .collect();

@@ -10,6 +10,7 @@
 //! [`write_safetensors`], [`write_gguf_streamed`], [`write_npy`] or [`write_npz`] to write one.
 
 pub mod atomic;
+mod finite;
 mod format;
 mod gguf;
 mod mapping;
@@ -18,6 +19,7 @@ mod npz;
 mod safetensors;
 mod sink;
 
+pub use finite::{NonFinite, non_finite};
 pub use format::FileFormat;
 pub use gguf::{
     GgmlType, GgufArray, GgufFile, GgufLayout, GgufPacked, GgufScales, GgufTensor, GgufValue,

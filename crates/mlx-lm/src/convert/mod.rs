@@ -34,8 +34,8 @@ use crate::files::ModelFiles;
 use crate::load::open_checkpoint;
 use crate::models;
 use crate::save::{
-    FileSystem, MAX_SHARD_BYTES, ModelCard, Progress, RealFileSystem, SaveArgs, SaveError, Saved,
-    save,
+    FileSystem, Finish, MAX_SHARD_BYTES, ModelCard, Progress, RealFileSystem, SaveArgs, SaveError,
+    Saved, save,
 };
 
 pub use predicate::{Decision, LayerInfo, QuantPredicate};
@@ -74,6 +74,8 @@ pub struct ConvertArgs<'a> {
     pub file_system: &'a dyn FileSystem,
     /// Is called with what is done; [`ControlFlow::Break`] ends the run.
     pub progress: Option<&'a mut dyn FnMut(Progress) -> ControlFlow<()>>,
+    /// Looks at the result before it is put in its place, as [`SaveArgs::finish`] says.
+    pub finish: Option<Finish<'a>>,
 }
 
 impl Default for ConvertArgs<'_> {
@@ -94,6 +96,7 @@ impl Default for ConvertArgs<'_> {
             model_card: ModelCard::default(),
             file_system: &RealFileSystem,
             progress: None,
+            finish: None,
         }
     }
 }
@@ -201,6 +204,7 @@ pub fn convert(args: ConvertArgs<'_>) -> Result<Converted, ConvertError> {
         fingerprint: &fingerprint,
         file_system: args.file_system,
         progress: args.progress.unwrap_or(&mut ignore),
+        finish: args.finish.map(|finish| finish as Finish<'_>),
     };
     let saved = save(save_args, &mut Writer { source: &mut source, plan: &plan, last: None })?;
     let n_now_packed = plan.layers.values().flatten().count();

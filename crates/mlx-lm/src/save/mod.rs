@@ -68,7 +68,13 @@ pub struct SaveArgs<'a> {
     pub file_system: &'a dyn FileSystem,
     /// Is called often with what is done; [`ControlFlow::Break`] stops the run.
     pub progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    /// Is called with the directory when all else is in it, before it is renamed to its place: it
+    /// may look at the result, refuse it, and add files, which it forces to the disk itself.
+    pub finish: Option<Finish<'a>>,
 }
+
+/// What [`SaveArgs::finish`] is.
+pub type Finish<'a> = &'a mut (dyn FnMut(&Path) -> Result<()> + 'a);
 
 /// How far a save is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +141,7 @@ pub trait TensorSource {
 ///     fingerprint: "ones",
 ///     file_system: &RealFileSystem,
 ///     progress: &mut |_| ControlFlow::Continue(()),
+///     finish: None,
 /// };
 /// let saved = save(args, &mut Ones)?;
 /// assert_eq!(saved.n_shards, 1);

@@ -16,7 +16,7 @@ use super::partial::PartialDir;
 use super::shards::{INDEX_NAME, Shard, index, split};
 use super::target::{Target, check_space};
 use super::writer::{Meter, write_shard};
-use super::{SaveArgs, TensorSource};
+use super::{Finish, SaveArgs, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::ModelFiles;
 
@@ -84,8 +84,11 @@ fn config(config: &Value) -> Result<Vec<u8>> {
     python_json(&config)
 }
 
-pub(super) fn run(args: SaveArgs<'_>, source: &mut dyn TensorSource) -> Result<Saved, SaveError> {
-    let fs = args.file_system;
+pub(super) fn run(
+    mut args: SaveArgs<'_>,
+    source: &mut dyn TensorSource,
+) -> Result<Saved, SaveError> {
+    let (fs, finish) = (args.file_system, args.finish.take());
     let source_root = args.source.and_then(ModelFiles::root);
     let target = Target::check(fs, args.destination, source_root).map_err(refused)?;
     if target.exists && !args.resume {
@@ -109,7 +112,7 @@ pub(super) fn run(args: SaveArgs<'_>, source: &mut dyn TensorSource) -> Result<S
     };
     match target.exists {
         true => session.confirm(&partial),
-        false => session.run(&mut partial, source),
+        false => session.run(&mut partial, source, finish),
     }
 }
 
@@ -190,15 +193,21 @@ impl Session<'_> {
         mut self,
         partial: &mut PartialDir<'_>,
         source: &mut dyn TensorSource,
+        finish: Option<Finish<'_>>,
     ) -> Result<Saved, SaveError> {
-        match self.fill(partial, source) {
+        match self.fill(partial, source, finish) {
             Ok(()) => Ok(self.outcome(partial)?),
             Err(error) => Err(partial.abandon(error)),
         }
     }
 
     /// Writes everything and renames it to the destination.
-    fn fill(&mut self, partial: &mut PartialDir<'_>, source: &mut dyn TensorSource) -> Result<()> {
+    fn fill(
+        &mut self,
+        partial: &mut PartialDir<'_>,
+        source: &mut dyn TensorSource,
+        finish: Option<Finish<'_>>,
+    ) -> Result<()> {
         self.meter.check()?;
         self.check_space(partial)?;
         partial.clear()?;
@@ -214,6 +223,9 @@ impl Session<'_> {
         self.copy_companions(&model)?;
         if let Err(error) = self.write_file(&model, CARD_NAME, self.plan.card.as_bytes()) {
             self.leave_out(&model, CARD_NAME, error);
+        }
+        if let Some(finish) = finish {
+            finish(&model)?;
         }
         self.sync(&model, "", Boundary::Directory)?;
         self.meter.check()?;

@@ -7,6 +7,7 @@ use mlx_lm::bench::Generation;
 use mlx_lm::core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_lm::core::{Device, Dtype, MLX_VERSION, memory};
 use mlx_lm::load::{LoadOptions, Model};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -27,8 +28,8 @@ use crate::output::{Bytes, Count, Output};
 /// all weights once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(required_unless_present = "synthetic", value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(required_unless_present = "synthetic", value_hint = clap::ValueHint::AnyPath)]
     model: Option<PathBuf>,
 
     /// Lengths of the prompts, separated by commas; 0 leaves the test out
@@ -65,8 +66,10 @@ pub(crate) struct Args {
     exact: bool,
 }
 
-#[derive(Serialize)]
-struct Data {
+/// `data` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "bench")]
+pub(crate) struct Data {
     model: ModelInfo,
     device: String,
     cli_version: &'static str,
@@ -77,7 +80,7 @@ struct Data {
     read_bytes_per_second: Option<f64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ModelInfo {
     name: String,
     synthetic: bool,
@@ -87,7 +90,7 @@ struct ModelInfo {
     size_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TestResult {
     test: String,
     n_prompt: usize,

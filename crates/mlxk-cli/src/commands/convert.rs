@@ -1,234 +1,197 @@
 //! `mlxk convert`.
 
-use std::fmt::Write as _;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+mod repair;
+mod weights;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use mlx_lm::convert::{ConvertArgs, ConvertError, Converted, Recipe, convert};
-use mlx_lm::core::QuantMode;
-use mlx_lm::save::{Progress, SaveError};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::Precision;
+use super::clone::{of_directory, pin};
 use crate::error::{CommandError, Kind};
-use crate::interrupt::Interrupt;
-use crate::output::{Bytes, Output};
+use crate::health::{self, HealthOptions, HealthReport};
+use crate::output::Output;
+use crate::repair::{RepairArgs, Shown};
+use crate::settings::Settings;
+use crate::workspace::build::{cache_of, outside_caches};
+use crate::workspace::sentinel::Sentinel;
+use crate::workspace::{paths, target_path};
 
-/// Quantize a model, unpack a quantized one, or bring it to another type
+use self::weights::{Weights, WeightsArgs};
+
+/// Quantize a model, unpack it, bring it to another type, or mend its files
 ///
-/// SOURCE stays as it is. DESTINATION appears when all of it is on the disk, and not before; until then the
-/// work lies beside it, where --resume finds it. Layers of SOURCE that are quantized already stay so, whoever
-/// quantized them; --dequantize unpacks them.
+/// Makes a new workspace, TARGET, of the files of SOURCE, which stay as they are; nothing is ever
+/// written to the cache of models. TARGET appears when all of it is on the disk and found healthy,
+/// and not before.
+///
+/// Weights are quantized with --quantize or --mixed-recipe, unpacked with --dequantize, and brought
+/// to another type with --dtype alone. Layers of SOURCE that are quantized already stay so, whoever
+/// quantized them, but for --dequantize. What an interrupted run has finished lies beside TARGET,
+/// where --resume finds it.
+///
+/// Files are mended with exactly one of the repairs, or with --repair-all.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A directory with the model's files
+    /// A directory with a model's files
     #[arg(value_hint = clap::ValueHint::DirPath)]
     source: PathBuf,
 
-    /// The directory to be made; nothing may be there
+    /// The new workspace: a path, or a name in the workspace home
     #[arg(value_hint = clap::ValueHint::DirPath)]
-    destination: PathBuf,
+    target: PathBuf,
 
-    /// Quantize to this many bits: 2, 3, 4, 5, 6 or 8
-    #[arg(long, visible_alias = "q-bits", value_name = "BITS", allow_negative_numbers = true)]
-    quantize: Option<i32>,
+    #[command(flatten)]
+    weights: WeightsArgs,
 
-    /// How many weights share a scale: 32, 64 or 128 [default: the mode's own]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
-    #[arg(hide_default_value = true)]
-    q_group_size: i32,
+    #[command(flatten)]
+    repair: RepairArgs,
 
-    /// The format of quantized weights
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Affine)]
-    q_mode: Mode,
+    /// Show what a repair would change and write nothing
+    #[arg(long, requires = "repair")]
+    dry_run: bool,
 
-    /// Mix bits: the second number where it matters most, the first elsewhere
-    #[arg(long, value_enum, value_name = "RECIPE", conflicts_with = "dequantize")]
-    mixed_recipe: Option<MixedRecipe>,
-
-    /// The type of all that is not quantized [default: what config.json says]
-    #[arg(long, value_enum)]
-    dtype: Option<Precision>,
-
-    /// Unpack quantized layers
-    #[arg(long, conflicts_with = "quantize")]
-    dequantize: bool,
-
-    /// Go on where an earlier run of the same command was ended
+    /// Do not look whether the result is healthy
     #[arg(long)]
-    resume: bool,
+    skip_health: bool,
 }
 
-/// The formats of quantized weights.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Mode {
-    Affine,
-    Mxfp4,
-    Nvfp4,
-    Mxfp8,
-}
-
-impl From<Mode> for QuantMode {
-    fn from(mode: Mode) -> QuantMode {
-        match mode {
-            Mode::Affine => QuantMode::Affine,
-            Mode::Mxfp4 => QuantMode::Mxfp4,
-            Mode::Nvfp4 => QuantMode::Nvfp4,
-            Mode::Mxfp8 => QuantMode::Mxfp8,
-        }
-    }
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum MixedRecipe {
-    #[value(name = "mixed_2_6")]
-    Mixed2_6,
-    #[value(name = "mixed_3_4")]
-    Mixed3_4,
-    #[value(name = "mixed_3_6")]
-    Mixed3_6,
-    #[value(name = "mixed_4_6")]
-    Mixed4_6,
-}
-
-impl From<MixedRecipe> for Recipe {
-    fn from(recipe: MixedRecipe) -> Recipe {
-        match recipe {
-            MixedRecipe::Mixed2_6 => Recipe::Mixed2_6,
-            MixedRecipe::Mixed3_4 => Recipe::Mixed3_4,
-            MixedRecipe::Mixed3_6 => Recipe::Mixed3_6,
-            MixedRecipe::Mixed4_6 => Recipe::Mixed4_6,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Data<'a> {
+/// `data` of the envelope: mlx-knife's, and what was done to weights or files.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "convert")]
+pub(crate) struct Data {
     source: String,
-    destination: String,
-    n_parameters: u64,
-    source_bytes: u64,
-    size_bytes: u64,
-    bits_per_weight: f64,
-    quantized_layers: usize,
-    dequantized_layers: usize,
-    kept_layers: usize,
-    dense_layers: usize,
-    weight_files: usize,
-    resumed_files: usize,
-    notes: &'a [String],
+    target: String,
+    mode: &'static str,
+    health_check: bool,
+    health_status: Option<&'static str>,
+    health_reason: Option<String>,
+    message: String,
+    warning: Option<String>,
+    bits: Option<i32>,
+    group_size: Option<i32>,
+    content_hash: Option<String>,
+    dry_run: bool,
+    changes: Vec<Shown>,
+    weights: Option<Weights>,
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
-    let interrupt = Interrupt::catch()?;
-    let is_asked = interrupt.flag();
-    let bar = progress_bar(output);
-    let mut progress = |progress: Progress| {
-        bar.set_length(progress.n_total_bytes);
-        if progress.n_resumed_bytes > 0 && bar.position() == 0 {
-            // What was there says nothing about how fast the rest goes.
-            bar.set_position(progress.n_resumed_bytes);
-            bar.reset_eta();
-        }
-        bar.set_position(progress.n_bytes);
-        match is_asked.load(Ordering::SeqCst) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+    let Some(mode) = args.repair.mode().or_else(|| args.weights.mode()) else {
+        return Err(CommandError::new(Kind::InvalidArgument, "no mode is given")
+            .hint("--quantize BITS packs the weights, --dequantize unpacks them")
+            .hint("`mlxk health DIR` tells which repairs would help; --repair-all makes them"));
     };
-    let converted = convert(ConvertArgs {
-        source: args.source.clone(),
-        destination: args.destination.clone(),
-        quantize: args.quantize.is_some() || args.mixed_recipe.is_some(),
-        q_group_size: args.q_group_size,
-        q_bits: args.quantize.unwrap_or(0),
-        q_mode: args.q_mode.into(),
-        recipe: args.mixed_recipe.map(Into::into),
-        dtype: args.dtype.map(Into::into),
-        dequantize: args.dequantize,
-        resume: args.resume,
-        progress: Some(&mut progress),
-        ..ConvertArgs::default()
-    });
-    bar.finish_and_clear();
-    let converted = converted.map_err(|error| failure(args, error))?;
-    report(args, &converted, output)
-}
-
-/// Bytes, rate and time left on stderr, if that is a terminal.
-fn progress_bar(output: &Output) -> ProgressBar {
-    let target = match output.is_json() {
-        true => ProgressDrawTarget::hidden(),
-        false => ProgressDrawTarget::stderr(),
-    };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    let template =
-        "{bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+    let settings = Settings::load()?;
+    let caches = [settings.hub_cache.value.clone()];
+    let source = check_source(&args.source, &caches)?;
+    let target = target_path(&args.target, settings.workspace_home.value.as_deref());
+    let target = outside_caches(&target, &caches)?;
+    if paths::is_inside(&target, &source).unwrap_or(true) {
+        let text = format!("{} is the source or lies in it", target.display());
+        return Err(CommandError::new(Kind::InvalidTarget, text)
+            .hint("the source is not changed; name a directory beside it"));
+    }
+    let making = Making { args, mode, source, target, caches };
+    match args.repair.mode() {
+        Some(_) => repair::run(&making, output),
+        None => weights::run(&making, output),
     }
 }
 
-fn failure(args: &Args, error: ConvertError) -> CommandError {
-    let error = match error {
-        ConvertError::NotStarted(error) if error.kind() == mlx_lm::ErrorKind::NotFound => {
-            let kind = match args.source.exists() {
-                true => Kind::InvalidModel,
-                false => Kind::ModelNotFound,
-            };
-            return CommandError { kind, ..CommandError::from(error) };
+fn check_source(source: &Path, caches: &[PathBuf]) -> Result<PathBuf, CommandError> {
+    if let Some(cache) = cache_of(source, caches)? {
+        let text = format!("{} lies in the cache of models, {}", source.display(), cache.display());
+        return Err(CommandError::new(Kind::InvalidArgument, text)
+            .hint("make a workspace of it first: mlxk clone MODEL DIR"));
+    }
+    if !source.is_dir() {
+        let text = format!("{}: there is no such directory", source.display());
+        return Err(CommandError::new(Kind::FileNotFound, text)
+            .hint("a cached model becomes a directory with `mlxk clone MODEL DIR`"));
+    }
+    std::path::absolute(source).map_err(|error| CommandError::file(source, &error))
+}
+
+/// A workspace to be made, whose place is sound.
+struct Making<'a> {
+    args: &'a Args,
+    mode: &'static str,
+    source: PathBuf,
+    target: PathBuf,
+    caches: [PathBuf; 1],
+}
+
+impl Making<'_> {
+    /// Returns what is known before anything is made.
+    fn data(&self) -> Data {
+        Data {
+            source: self.source.display().to_string(),
+            target: self.target.display().to_string(),
+            mode: self.mode,
+            health_check: !self.args.skip_health && !self.args.dry_run,
+            health_status: None,
+            health_reason: None,
+            message: String::new(),
+            warning: None,
+            bits: None,
+            group_size: None,
+            content_hash: None,
+            dry_run: self.args.dry_run,
+            changes: Vec::new(),
+            weights: None,
         }
-        ConvertError::NotStarted(error) => return error.into(),
-        ConvertError::Save(error) => error,
-    };
-    match error {
-        SaveError::NotCommitted { .. } => CommandError::from(mlx_lm::Error::from(error)),
-        // The model is there, for now or in part.
-        error => CommandError { kind: Kind::General, ..mlx_lm::Error::from(error).into() },
+    }
+
+    /// Looks at the result in `dir`, where it grew, and makes a managed workspace of it.
+    ///
+    /// # Errors
+    /// When it is unhealthy, or the file system fails.
+    fn finish(&self, dir: &Path, data: &mut Data) -> Result<(), CommandError> {
+        if data.health_check {
+            let options = HealthOptions { building: true, ..Default::default() };
+            let report = health::check(dir, &options);
+            data.health_status = Some(if report.healthy { "healthy" } else { "unhealthy" });
+            data.health_reason = Some(report.reason());
+            if !report.healthy {
+                return Err(unhealthy(&report, data));
+            }
+        }
+        let mut sentinel = Sentinel::new("convert", of_directory(&self.source));
+        sentinel.rest.insert("mode".to_owned(), data.mode.into());
+        if let (Some(bits), Some(group_size)) = (data.bits, data.group_size) {
+            let quantization = serde_json::json!({"bits": bits, "group_size": group_size});
+            sentinel.rest.insert("quantization".to_owned(), quantization);
+        }
+        pin(&mut sentinel, dir);
+        sentinel.write(dir).map_err(|error| CommandError::file(&self.target, &error))?;
+        data.content_hash = sentinel.content_hash().map(str::to_owned);
+        Ok(())
     }
 }
 
-fn report(args: &Args, converted: &Converted, output: &Output) -> Result<(), CommandError> {
-    if output.is_json() {
-        return output.success(
-            "convert",
-            &Data {
-                source: args.source.display().to_string(),
-                destination: args.destination.display().to_string(),
-                n_parameters: converted.n_parameters,
-                source_bytes: converted.n_source_bytes,
-                size_bytes: converted.n_bytes,
-                bits_per_weight: converted.bits_per_weight(),
-                quantized_layers: converted.n_quantized,
-                dequantized_layers: converted.n_dequantized,
-                kept_layers: converted.n_kept,
-                dense_layers: converted.n_dense,
-                weight_files: converted.saved.n_shards,
-                resumed_files: converted.saved.n_resumed_shards,
-                notes: &converted.notes,
-            },
-        );
+fn unhealthy(report: &HealthReport, data: &Data) -> CommandError {
+    let text = format!("the result would be unhealthy: {}", report.reason());
+    let error = CommandError::new(Kind::HealthCheckFailed, text)
+        .hint("--skip-health makes the workspace all the same");
+    let errors = report.findings.iter().filter(|f| f.severity == health::Severity::Error);
+    let error =
+        errors.filter_map(|finding| finding.repair.as_ref()).fold(error, |error, repair| {
+            match repair.starts_with("mlxk convert") {
+                true => error.hint("--repair-all makes all repairs at once"),
+                false => error.hint(repair.as_str()),
+            }
+        });
+    match serde_json::to_value(data) {
+        Ok(data) => error.data(data),
+        Err(_) => error,
     }
-    for note in &converted.notes {
-        output.warning(note);
-    }
-    let mut text = String::new();
-    let (before, after) = (Bytes(converted.n_source_bytes), Bytes(converted.n_bytes));
-    let _ = writeln!(text, "{}", args.destination.display());
-    let _ = writeln!(text, "  size: {after}, before {before}");
-    let _ = writeln!(text, "  bits per weight: {:.3}", converted.bits_per_weight());
-    for (label, n) in [
-        ("quantized layers", converted.n_quantized),
-        ("unpacked layers", converted.n_dequantized),
-        ("layers quantized before", converted.n_kept),
-        ("dense layers", converted.n_dense),
-    ] {
-        if n > 0 {
-            let _ = writeln!(text, "  {label}: {n}");
-        }
-    }
-    output.write(&text)
+}
+
+/// What a person reads first.
+fn headline(data: &Data) -> String {
+    let Data { source, target, message, .. } = data;
+    let health = data.health_status.map_or(String::new(), |status| format!(" ({status})"));
+    format!("convert: {source} → {target}: {message}{health}\n")
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use mlx_lm::models::{Entry, FAMILIES};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::CommandError;
@@ -14,12 +15,14 @@ use crate::output::Output;
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-#[derive(Serialize)]
-struct Report {
+/// `data` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "models")]
+pub(crate) struct Report {
     families: Vec<FamilyObject>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct FamilyObject {
     model_type: &'static str,
     aliases: &'static [&'static str],

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use mlx_lm::load::LoadOptions;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::Precision;
@@ -20,8 +21,8 @@ use crate::output::Output;
 /// (`perplexity`).
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     model: PathBuf,
 
     /// The text to predict; `-` reads stdin
@@ -37,8 +38,10 @@ pub(crate) struct Args {
     token_logprobs: bool,
 }
 
-#[derive(Serialize)]
-struct Data<'a> {
+/// `data` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "perplexity")]
+pub(crate) struct Data<'a> {
     model: String,
     file: String,
     dtype: Option<&'static str>,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use mlx_lm::core::kernels::Arithmetic;
 use mlx_lm::generate::{FinishReason, GenerateOptions, Session, Summary};
 use mlx_lm::load::{LoadOptions, Loaded};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::KvArgs;
@@ -47,8 +48,8 @@ Examples:
   git diff | mlxk run ./model - --prompt \"Review this change\"
   mlxk run demo --json --max-tokens 20 \"Count to ten\"")]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     model: PathBuf,
 
     /// The prompt, joined by spaces; `-` reads stdin
@@ -108,12 +109,15 @@ enum Thinking {
     Off,
 }
 
-#[derive(Serialize)]
-struct Data {
+/// `data` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "run")]
+pub(crate) struct Data {
     model: String,
     prompt: String,
     response: String,
     reasoning: Option<String>,
+    #[schemars(extend("enum" = ["stop", "length"]))]
     finish_reason: &'static str,
     token_ids: Vec<u32>,
     usage: Usage,
@@ -121,7 +125,7 @@ struct Data {
     peak_memory_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -129,7 +133,7 @@ struct Usage {
     cached_tokens: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Timings {
     load_seconds: f64,
     time_to_first_token_seconds: f64,

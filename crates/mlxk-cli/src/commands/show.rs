@@ -3,24 +3,29 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
+use crate::describe::{Health, managed};
 use crate::error::{CommandError, Kind};
 use crate::model;
-use crate::output::{Bytes, Count, Output};
+use crate::output::{Bytes, Count, Output, printable};
+use crate::resolve::Resolved;
+use crate::table::relative_time;
 
 mod report;
 
-use report::{Metadata, Report, Weights};
+pub(crate) use report::Report;
+use report::{Metadata, Weights};
 
 /// Show what a model is made of
 ///
 /// Reads the configuration, the tokenizer, and the headers of the weight files, which are checked
-/// in full; the weights themselves are not read. A damaged model is shown as far as it can be
-/// read, and the exit code is 4.
+/// in full; the weights themselves are not read. A damaged model is shown as far as it can be read.
 #[derive(clap::Args)]
 #[command(after_help = supported())]
 pub(crate) struct Args {
-    /// A directory with the model's files, or `demo`
-    #[arg(value_hint = clap::ValueHint::DirPath)]
+    /// The model: a name in the cache or a part of one, a directory, or `demo`
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     model: PathBuf,
 
     /// List all files
@@ -30,6 +35,10 @@ pub(crate) struct Args {
     /// List all tensors, and what becomes of them
     #[arg(long)]
     weights: bool,
+
+    /// Take the present content of a managed workspace for its clean state
+    #[arg(long)]
+    recalc_hash: bool,
 
     /// Print config.json
     #[arg(long)]
@@ -42,19 +51,34 @@ fn supported() -> String {
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
-    let files = model::files(&args.model)?;
-    let (report, error) = Report::gather(&files, args.config, args.weights);
-    match (output.is_json(), error) {
-        (true, None) => output.success("show", &report),
-        (true, Some(error)) => {
-            let data = serde_json::to_value(&report);
-            Err(error.data(data.map_err(|e| CommandError::new(Kind::General, e))?))
-        }
-        (false, error) => {
-            output.write(&text(&report, args))?;
-            error.map_or(Ok(()), Err)
-        }
+    let resolved = model::resolve(&args.model)?;
+    let files = resolved.files()?;
+    let hash_updated = args.recalc_hash && pin(&resolved, output)?;
+    let report = Report::gather(&resolved, &files, args.config, args.weights);
+    let report = Report { hash_updated, ..report };
+    if report.model.health == Health::Unhealthy {
+        output.verdict(Kind::InvalidModel);
+    } else if !report.model.runtime_compatible {
+        output.verdict(Kind::Unsupported);
     }
+    match output.is_json() {
+        true => output.success("show", &report),
+        false => output.write(&printable(&text(&report, args))),
+    }
+}
+
+/// Takes the present content of a managed workspace for its clean state.
+fn pin(resolved: &Resolved, output: &Output) -> Result<bool, CommandError> {
+    let workspace = match resolved {
+        Resolved::Workspace(dir) => managed(dir).map(|sentinel| (dir, sentinel)),
+        Resolved::Demo | Resolved::Cached(_) => None,
+    };
+    let Some((dir, mut sentinel)) = workspace else {
+        output.warning("--recalc-hash is for managed workspaces, which this is not");
+        return Ok(false);
+    };
+    let pinned = sentinel.pin(dir).and_then(|()| sentinel.write(dir));
+    pinned.map_err(|error| CommandError::file(dir, &error)).map(|()| true)
 }
 
 fn text(report: &Report, args: &Args) -> String {
@@ -63,21 +87,32 @@ fn text(report: &Report, args: &Args) -> String {
         let _ = writeln!(text, "{label}: {value}");
     };
     let model = &report.model;
-    line("Model", model.name.clone());
-    line("Framework", model.framework.to_owned());
-    line("Type", model.model_type.to_owned());
-    line("Capabilities", model.capabilities.join(", "));
+    let hash = model.hash.as_deref().and_then(|hash| hash.get(..7));
+    line("Model", hash.map_or(model.name.clone(), |hash| format!("{}@{hash}", model.name)));
+    line("Framework", model.framework.name().to_owned());
+    line("Type", model.model_type.name().to_owned());
+    let capabilities: Vec<&str> = model.capabilities.iter().map(|c| c.name()).collect();
+    line("Capabilities", capabilities.join(", "));
     if let Some(quantization) = &report.quantization {
         line("Quantization", quantization.clone());
     }
     line("Size", Bytes(model.size_bytes).to_string());
     if let Some(modified) = &model.last_modified {
-        line("Modified", modified.clone());
+        line("Modified", relative_time(modified, jiff::Timestamp::now()));
     }
-    line("Health", model.health.to_owned());
+    line("Health", model.health.name().to_owned());
     line("Runs here", if model.runtime_compatible { "yes" } else { "no" }.to_owned());
     for problem in &report.problems {
-        line("Problem", problem.clone());
+        line("Reason", problem.clone());
+    }
+    for finding in &report.findings {
+        line(
+            "Finding",
+            format!("{} {}: {}", finding.severity.name(), finding.code, finding.message),
+        );
+        if let Some(repair) = &finding.repair {
+            line("Repair", repair.clone());
+        }
     }
     text += "Metadata:\n";
     for (name, value) in metadata(&report.metadata) {
@@ -101,6 +136,29 @@ fn text(report: &Report, args: &Args) -> String {
     if let Some(config) = &report.config {
         let config = serde_json::to_string_pretty(config).unwrap_or_default();
         let _ = writeln!(text, "Config:\n  {}", config.replace('\n', "\n  "));
+    }
+    if let Some(workspace) = &report.workspace_metadata {
+        text += &workspace_text(workspace, report.model.clean);
+    }
+    text
+}
+
+fn workspace_text(workspace: &Value, clean: Option<bool>) -> String {
+    let known = [
+        ("source", "source_repo"),
+        ("operation", "operation"),
+        ("created", "created_at"),
+        ("content hash", "content_hash"),
+        ("hash modified", "hash_modified"),
+    ];
+    let mut text = "Workspace:\n".to_owned();
+    for (label, key) in known {
+        if let Some(value) = workspace.get(key).and_then(Value::as_str) {
+            let _ = writeln!(text, "  {label}: {value}");
+        }
+    }
+    if let Some(clean) = clean {
+        let _ = writeln!(text, "  clean: {}", if clean { "yes" } else { "no, it was changed" });
     }
     text
 }

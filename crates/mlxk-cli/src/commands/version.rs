@@ -1,6 +1,7 @@
 //! `mlxk --version`.
 
 use mlx_lm::core::{Device, MLX_VERSION, metal};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::CommandError;
@@ -12,31 +13,41 @@ pub(crate) const CLI_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The version of mlx-knife's JSON interface that the envelopes follow.
 const JSON_API_SPEC_VERSION: &str = "0.2.4";
 
-#[derive(Serialize)]
-struct Data {
+/// `data` of the envelope.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "version")]
+pub(crate) struct Data {
     cli_version: &'static str,
     json_api_spec_version: &'static str,
     mlx_version: &'static str,
-    system: System,
-}
-
-#[derive(Serialize)]
-struct System {
-    memory_total_bytes: Option<u64>,
     /// What computes: `cpu`, `metal` or `cuda`.
     device: &'static str,
     device_name: Option<String>,
+    system: System,
+}
+
+/// The machine.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct System {
+    pub(super) memory_total_bytes: Option<u64>,
+}
+
+impl System {
+    pub(super) fn read() -> System {
+        System { memory_total_bytes: memory_total_bytes() }
+    }
 }
 
 pub(super) fn run(output: &Output) -> Result<(), CommandError> {
     let (device, device_name) = (device(), device_name());
     if output.is_json() {
-        let system = System { memory_total_bytes: memory_total_bytes(), device, device_name };
         let data = Data {
             cli_version: CLI_VERSION,
             json_api_spec_version: JSON_API_SPEC_VERSION,
             mlx_version: MLX_VERSION,
-            system,
+            device,
+            device_name,
+            system: System::read(),
         };
         return output.success("version", &data);
     }

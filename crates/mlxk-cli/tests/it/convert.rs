@@ -1,10 +1,20 @@
 //! `mlxk convert`.
 
 use std::path::Path;
+#[cfg(unix)]
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{TinyModel, run};
+#[cfg(unix)]
+use crate::{
+    run::interrupt,
+    support::{Ran, mlxk},
+};
 
 fn config(directory: &Path) -> Value {
     let text = std::fs::read(directory.join("config.json")).expect("a configuration");
@@ -22,16 +32,24 @@ fn a_model_is_quantized_runs_and_is_unpacked() {
     let (packed, dense) = (beside(&model, "packed"), beside(&model, "dense"));
     let args = ["convert", model.arg(), &packed, "--quantize", "8", "--q-group-size", "32"];
     let printed = run(args).ok();
-    assert!(printed.starts_with(&packed) && printed.contains("quantized layers: "), "{printed}");
+    let head = format!("convert: {} → {packed}: ", model.arg());
+    assert!(printed.starts_with(&head) && printed.contains("quantized layers: "), "{printed}");
+    assert!(printed.contains("bits per weight (healthy)"), "{printed}");
     let found = config(Path::new(&packed));
     assert_eq!(found["quantization"]["bits"], 8);
     assert_eq!(found["quantization"], found["quantization_config"]);
     run(["run", &packed, "a", "--max-tokens", "2"]).ok();
+    let shown = run(["show", &packed, "--json"]).data();
+    assert_eq!(shown["model"]["clean"], true, "{shown}");
+    let sentinel = &shown["workspace_metadata"];
+    assert_eq!((&sentinel["managed"], &sentinel["mode"]), (&true.into(), &"quantize".into()));
 
     let data =
         run(["convert", &packed, &dense, "--dequantize", "--dtype", "float32", "--json"]).data();
-    assert!(data["dequantized_layers"].as_u64() > Some(0), "{data}");
-    assert_eq!(data["bits_per_weight"], 32.0);
+    assert_eq!(data["mode"], "dequantize");
+    assert_eq!((&data["health_status"], &data["bits"]), (&"healthy".into(), &Value::Null));
+    assert!(data["weights"]["dequantized_layers"].as_u64() > Some(0), "{data}");
+    assert_eq!(data["weights"]["bits_per_weight"], 32.0);
     assert!(config(Path::new(&dense)).get("quantization").is_none());
     run(["run", &dense, "a", "--max-tokens", "2"]).ok();
 }
@@ -41,9 +59,16 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     let model = TinyModel::new();
     let to = beside(&model, "to");
     let nowhere = beside(&model, "nowhere");
+    let taken = beside(&model, "taken");
+    std::fs::create_dir(&taken).expect("a directory");
     for (args, code, text) in [
-        (vec![model.arg(), model.arg()], 2, "exists already"),
-        (vec![&nowhere, &to], 3, "nowhere"),
+        (vec![model.arg(), &to], 1, "no mode is given"),
+        (vec![model.arg(), model.arg(), "--quantize", "4"], 1, "is the source or lies in it"),
+        (vec![model.arg(), &taken, "--quantize", "4"], 2, "exists already"),
+        (vec![&nowhere, &to, "--quantize", "4"], 1, "nowhere"),
+        (vec![&nowhere, &to, "--quantize", "4", "--strict-exit"], 3, "nowhere"),
+        (vec![model.arg(), &to, "--quantize", "4", "--repair-index"], 2, "cannot be used with"),
+        (vec![model.arg(), &to, "--quantize", "4", "--dry-run"], 2, "--repair-index"),
         (vec![model.arg(), &to, "--quantize", "7"], 2, "2, 3, 4, 5, 6 or 8 bits"),
         (
             vec![model.arg(), &to, "--q-bits", "4", "--q-group-size", "48"],
@@ -88,4 +113,68 @@ fn recipes_and_zeros_are_the_defaults() {
     .ok();
     let expected = serde_json::json!({"group_size": 32, "bits": 4, "mode": "mxfp4"});
     assert_eq!(config(Path::new(&zero))["quantization"], expected);
+}
+
+/// A model that `health` finds fault with is not put in its place, and nothing of it stays.
+#[test]
+fn an_unhealthy_result_is_refused() {
+    let model = TinyModel::new();
+    model.remove("tokenizer.json");
+    let to = beside(&model, "to");
+    let ran = run(["convert", model.arg(), &to, "--quantize", "4", "--strict-exit"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the result would be unhealthy"), "{}", ran.stderr);
+    let root = model.path().parent().expect("a parent");
+    let names = || root.read_dir().expect("a directory").flatten().map(|entry| entry.file_name());
+    assert_eq!(names().filter(|name| name != "tiny").collect::<Vec<_>>(), [".to.mlxk-partial"]);
+    assert!(ran.stderr.contains("continue with --resume"), "{}", ran.stderr);
+    run(["convert", model.arg(), &to, "--quantize", "4", "--skip-health", "--resume"]).ok();
+    assert!(names().all(|name| name == "tiny" || name == "to"));
+}
+
+/// Writes weights that take a while to convert, and no disk space: all zeros.
+#[cfg(unix)]
+fn make_large(model: &TinyModel) {
+    const ROWS: usize = 1 << 12;
+    const N: usize = 24;
+    let size = ROWS * ROWS * 4;
+    let mut header = serde_json::Map::new();
+    for i in 0..N {
+        let tensor = json!({
+            "dtype": "F32",
+            "shape": [ROWS, ROWS],
+            "data_offsets": [i * size, (i + 1) * size],
+        });
+        header.insert(format!("model.layers.{i}.mlp.down_proj.weight"), tensor);
+    }
+    let mut header = Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    model.write("model.safetensors", &bytes);
+    let path = model.path().join("model.safetensors");
+    let file = std::fs::OpenOptions::new().write(true).open(path).expect("a file");
+    file.set_len((bytes.len() + N * size) as u64).expect("a sparse file");
+    model.edit("config.json", |config| config["model_type"] = "of_no_family".into());
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_leaves_nothing_half_done() {
+    let model = TinyModel::new();
+    make_large(&model);
+    let to = beside(&model, "to");
+    let partial = beside(&model, ".to.mlxk-partial");
+    let args = ["convert", model.arg(), &to, "--quantize", "4", "--skip-health"];
+    let child = mlxk().args(args).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let child = child.expect("mlxk starts");
+    let is_at_work = || Path::new(&partial).join("model/model.safetensors").exists();
+    let begin = Instant::now();
+    while !is_at_work() && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    interrupt(&child);
+    let ran: Ran = child.wait_with_output().expect("it ends").into();
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(130), ""), "{}", ran.stderr);
+    assert!(!Path::new(&to).exists() && !Path::new(&partial).exists(), "{}", ran.stderr);
 }

@@ -4,11 +4,26 @@ mod bad_input;
 mod chat;
 #[cfg(unix)]
 mod compilers;
+#[cfg(unix)]
+mod config;
 mod convert;
+mod corpus;
+#[cfg(unix)]
+mod health;
+#[cfg(unix)]
+mod hub;
+#[cfg(unix)]
+mod list;
 mod measure;
 mod reference;
+#[cfg(unix)]
+mod remove;
 mod run;
 mod schema;
 mod show;
+#[cfg(unix)]
+mod storage;
 mod support;
 mod usage;
+#[cfg(unix)]
+mod workspaces;

@@ -5,8 +5,29 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 10] =
-    ["", "run", "show", "models", "convert", "perplexity", "bench", "completions", "man", "schema"];
+const COMMANDS: [&str; 21] = [
+    "",
+    "run",
+    "list",
+    "show",
+    "rm",
+    "du",
+    "prune",
+    "verify",
+    "health",
+    "clone",
+    "convert",
+    "models",
+    "perplexity",
+    "bench",
+    "doctor",
+    "config",
+    "config show",
+    "config path",
+    "completions",
+    "man",
+    "schema",
+];
 
 /// Set to write the file anew.
 const REGENERATE: &str = "MLXK_REGENERATE";
@@ -18,7 +39,7 @@ fn the_reference_is_the_help() {
          # The command line of mlxk\n"
     );
     for command in COMMANDS {
-        let args = Some(command).filter(|name| !name.is_empty()).into_iter().chain(["--help"]);
+        let args = command.split_whitespace().chain(["--help"]);
         let help = run(args).ok();
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
         let title = format!("mlxk {command}");

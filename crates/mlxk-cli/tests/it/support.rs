@@ -3,18 +3,35 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::schema;
 
-/// Returns the program, away from the settings of whoever runs the tests.
+/// A home and a cache with nothing in them, so that none of the user's is ever seen.
+static NOWHERE: LazyLock<TempDir> = LazyLock::new(|| {
+    let dir = tempfile::Builder::new().prefix("mlxk2_test_").tempdir();
+    dir.expect("a temporary directory")
+});
+
+/// Returns the program, away from the settings and the models of whoever runs the tests.
 pub(crate) fn mlxk() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mlxk"));
-    for name in ["RUST_BACKTRACE", "COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        let prefixes = ["MLXK", "HF_", "HUGGINGFACE", "XDG_", "CLICOLOR"];
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    for name in ["RUST_BACKTRACE", "COLUMNS", "NO_COLOR"] {
         command.env_remove(name);
     }
+    command.env("HOME", NOWHERE.path()).env("HF_HOME", NOWHERE.path());
+    // Nothing is deleted in a cache that is not marked as a test's.
+    command.env("MLXK2_STRICT_TEST_DELETE", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -153,7 +170,7 @@ impl TinyModel {
 }
 
 /// A tokenizer whose tokens are the characters of printable ASCII.
-fn tokenizer() -> Value {
+pub(crate) fn tokenizer() -> Value {
     let characters = ('!'..='~').chain(['Ġ', 'Ċ']);
     let vocab: serde_json::Map<String, Value> =
         characters.enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();

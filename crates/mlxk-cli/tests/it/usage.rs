@@ -40,7 +40,7 @@ fn wrong_command_lines_are_told_of() {
             let ran = run(&args);
             let envelope = ran.envelope();
             assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""), "{args:?}");
-            assert_eq!(envelope["error"]["type"], "usage_error", "{args:?}");
+            assert_eq!(envelope["error"]["type"], "CommandError", "{args:?}");
             let message = envelope["error"]["message"].as_str().expect("text");
             assert!(!message.is_empty() && !message.starts_with("error"), "{message}");
         }
@@ -66,7 +66,7 @@ fn the_version_is_told() {
         let data = run(args).data();
         assert_eq!(data["cli_version"], version);
         assert_eq!(data["json_api_spec_version"], "0.2.4");
-        let name = |key: &str| data["system"][key].as_str().expect("a name").to_owned();
+        let name = |key: &str| data[key].as_str().expect("a name").to_owned();
         assert_eq!(format!("{}: {}", name("device"), name("device_name")), device);
         assert_eq!(name("device") == "cpu", Device::default_device() == Device::Cpu);
         if cfg!(any(target_os = "linux", target_os = "macos")) {

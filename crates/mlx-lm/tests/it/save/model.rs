@@ -128,6 +128,7 @@ impl Workspace {
             fingerprint: options.fingerprint,
             file_system: options.file_system,
             progress: options.progress,
+            finish: None,
         };
         save(args, &mut Counting { tensors: &self.tensors, next: 0 })
     }

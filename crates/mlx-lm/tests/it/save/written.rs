@@ -127,6 +127,7 @@ fn index_and_configuration_are_mlx_lms_byte_for_byte() {
             fingerprint: "",
             file_system: &RealFileSystem,
             progress: &mut |_| ControlFlow::Continue(()),
+            finish: None,
         };
         save(args, &mut Zeros(&tensors)).unwrap();
         check_text(name, &destination.join("config.json"), &theirs.join("config.json"));

@@ -1,7 +1,6 @@
 //! Gathers what there is to say about a model, from as many of its files as can be read.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use mlx_lm::config::ModelConfig;
 use mlx_lm::core::io::{Checkpoint, SafetensorsFile};
@@ -9,15 +8,21 @@ use mlx_lm::core::{self, Dtype, QuantizationConfig};
 use mlx_lm::files::ModelFiles;
 use mlx_lm::load::StoredTensor;
 use mlx_lm::tokenizer::Tokenizer;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::describe::{Description, ModelObject, managed};
+use crate::detect::context_length;
 use crate::error::{CommandError, Kind};
+use crate::health::{Finding, HealthReport};
 use crate::output::Bytes;
+use crate::resolve::Resolved;
 
 /// `data` of the envelope; field names are mlx-knife's where it has them.
-#[derive(Serialize)]
-pub(super) struct Report {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "show")]
+pub(crate) struct Report {
     pub(super) model: ModelObject,
     pub(super) workspace_metadata: Option<Value>,
     pub(super) metadata: Metadata,
@@ -26,30 +31,18 @@ pub(super) struct Report {
     pub(super) tensors: Option<Vec<TensorEntry>>,
     pub(super) files: Vec<FileEntry>,
     pub(super) config: Option<Value>,
+    /// Why it does not run here.
     pub(super) problems: Vec<String>,
+    /// All that was found in its files, with the commands that mend it.
+    pub(super) findings: Vec<Finding>,
+    /// Whether the present content was taken for the clean state, as was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) hash_updated: bool,
     /// How the weights are packed, in words.
     pub(super) quantization: Option<String>,
 }
 
-#[derive(Serialize)]
-pub(super) struct ModelObject {
-    pub(super) name: String,
-    pub(super) hash: Option<String>,
-    pub(super) size_bytes: u64,
-    pub(super) last_modified: Option<String>,
-    pub(super) framework: &'static str,
-    pub(super) model_type: &'static str,
-    pub(super) capabilities: Vec<&'static str>,
-    pub(super) context_length: Option<u64>,
-    pub(super) health: &'static str,
-    pub(super) runtime_compatible: bool,
-    pub(super) reason: Option<String>,
-    pub(super) cached: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) quantization: Option<Value>,
-}
-
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 pub(super) struct Metadata {
     pub(super) model_type: Option<String>,
     pub(super) architecture: Option<String>,
@@ -69,13 +62,13 @@ pub(super) struct Metadata {
     pub(super) thinking: Option<Markers>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Markers {
     pub(super) start: String,
     pub(super) end: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Weights {
     pub(super) files: usize,
     pub(super) tensors: usize,
@@ -84,7 +77,7 @@ pub(super) struct Weights {
 }
 
 /// A tensor and its way into the model; nothing is known of that for types that do not run here.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct TensorEntry {
     name: String,
     shape: Vec<i32>,
@@ -93,7 +86,7 @@ pub(super) struct TensorEntry {
     rules: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct FileEntry {
     pub(super) name: String,
     pub(super) size: String,
@@ -103,27 +96,26 @@ pub(super) struct FileEntry {
 }
 
 impl Report {
-    /// Reads the model; the error is the first that makes it unsound.
+    /// Reads the model, as far as it can be read.
     pub(super) fn gather(
+        resolved: &Resolved,
         files: &ModelFiles,
         with_config: bool,
         with_tensors: bool,
-    ) -> (Report, Option<CommandError>) {
-        let mut problems = Problems::default();
+    ) -> Report {
+        let mut broken = Vec::new();
         let raw = files.read_json("config.json").ok().flatten().unwrap_or(Value::Null);
-        let config = problems.take(ModelConfig::load(files).map_err(CommandError::from));
-        let checkpoint = problems.take(open_weights(files));
-        let tokenizer = problems.take(Tokenizer::load(files).map_err(CommandError::from));
+        let config = take(&mut broken, ModelConfig::load(files).map_err(CommandError::from));
+        let checkpoint = take(&mut broken, open_weights(files));
+        let tokenizer = take(&mut broken, Tokenizer::load(files).map_err(CommandError::from));
         if let Some(template) = tokenizer.as_ref().and_then(Tokenizer::chat_template) {
-            problems.take(template.check().map_err(CommandError::from));
+            take(&mut broken, template.check().map_err(CommandError::from));
         }
-        if let Some(config) = &config
-            && !mlx_lm::models::model_types().any(|name| name == config.model_type)
-        {
-            let text = format!("model_type {:?} is not supported", config.model_type);
-            problems.take::<()>(Err(CommandError::new(Kind::Unsupported, text)));
+        let Description { mut model, health } = describe(resolved, files);
+        // Sound or not, what cannot be read does not run.
+        if let (Some(first), true) = (broken.first(), model.is_runnable()) {
+            model.set_obstacle(first.clone());
         }
-
         let quantization = config.as_ref().and_then(|config| config.quantization.as_ref());
         let mut metadata = Metadata::of_config(&raw);
         metadata.quantization = quantization.map(|q| format!("{}bit", q.default.bits));
@@ -133,68 +125,59 @@ impl Report {
         if let Some(tokenizer) = &tokenizer {
             metadata.add_tokenizer(tokenizer);
         }
-        let listed: Vec<FileEntry> =
-            files.list().into_iter().map(|name| FileEntry::new(files, name)).collect();
-        let chat = metadata.chat_template;
-        let model = ModelObject {
-            name: files.root().map_or(files.name().to_owned(), |root| {
-                std::path::absolute(root).unwrap_or(root.to_path_buf()).display().to_string()
-            }),
-            hash: None,
-            size_bytes: listed.iter().map(|file| file.size_bytes).sum(),
-            last_modified: last_modified(files),
-            framework: framework(&listed),
-            model_type: if chat { "chat" } else { "base" },
-            capabilities: if chat {
-                vec!["text-generation", "chat"]
-            } else {
-                vec!["text-generation"]
-            },
-            context_length: metadata.context_length,
-            health: if problems.unsound.is_none() { "healthy" } else { "unhealthy" },
-            runtime_compatible: problems.texts.is_empty(),
-            reason: problems.texts.first().cloned(),
-            cached: false,
-            quantization: raw.get("quantization").cloned(),
+        let workspace = match resolved {
+            Resolved::Workspace(dir) => managed(dir),
+            Resolved::Demo | Resolved::Cached(_) => None,
         };
-        let report = Report {
+        let mut problems: Vec<String> = model.reason.iter().cloned().collect();
+        for problem in broken {
+            // The same in other words, where it is what was found in the files.
+            if health.healthy && !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        Report {
             model,
-            workspace_metadata: None,
+            workspace_metadata: workspace.and_then(|sentinel| serde_json::to_value(sentinel).ok()),
             metadata,
             weights: checkpoint.as_ref().map(Weights::new),
             tensors: checkpoint
                 .as_ref()
                 .filter(|_| with_tensors)
                 .map(|checkpoint| TensorEntry::all(checkpoint, config.as_ref())),
-            files: listed,
+            files: files.list().into_iter().map(|name| FileEntry::new(files, name)).collect(),
             config: with_config.then_some(raw),
             quantization: quantization.map(|q| q.default.to_string()),
-            problems: problems.texts,
-        };
-        (report, problems.unsound)
-    }
-}
-
-/// What is wrong with a model, in the order found.
-#[derive(Default)]
-struct Problems {
-    texts: Vec<String>,
-    /// The first that is more than a lack of support.
-    unsound: Option<CommandError>,
-}
-
-impl Problems {
-    fn take<T>(&mut self, result: Result<T, CommandError>) -> Option<T> {
-        let error = match result {
-            Ok(value) => return Some(value),
-            Err(error) => error,
-        };
-        self.texts.push(error.to_string());
-        if error.kind != Kind::Unsupported && self.unsound.is_none() {
-            self.unsound = Some(error);
+            problems,
+            findings: health.findings,
+            hash_updated: false,
         }
-        None
     }
+}
+
+/// Describes what a name means.
+fn describe(resolved: &Resolved, files: &ModelFiles) -> Description {
+    match resolved {
+        Resolved::Workspace(dir) => Description::workspace(dir, None),
+        Resolved::Cached(cached) => Description::cached(&cached.model, Some(&cached.snapshot)),
+        Resolved::Demo => {
+            let mut model = ModelObject::of_files(files.name().to_owned(), files);
+            let names = files.list();
+            let bytes = names.iter().filter_map(|name| files.embedded_bytes(name));
+            model.size_bytes = bytes.map(|bytes| bytes.len() as u64).sum();
+            Description { model, health: HealthReport { healthy: true, findings: Vec::new() } }
+        }
+    }
+}
+
+/// Notes what makes a model unsound; that it is not supported does not, and is told elsewhere.
+fn take<T>(problems: &mut Vec<String>, result: Result<T, CommandError>) -> Option<T> {
+    match result {
+        Ok(value) => return Some(value),
+        Err(error) if error.kind == Kind::Unsupported => {}
+        Err(error) => problems.push(error.to_string()),
+    }
+    None
 }
 
 impl Metadata {
@@ -208,17 +191,10 @@ impl Metadata {
         };
         let number = |name: &str| get(name).and_then(Value::as_u64);
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-        const CONTEXT: [&str; 5] = [
-            "max_position_embeddings",
-            "n_positions",
-            "context_length",
-            "max_sequence_length",
-            "seq_len",
-        ];
         Metadata {
             model_type: text(raw.get("model_type")),
             architecture: text(raw["architectures"].get(0)),
-            context_length: CONTEXT.into_iter().find_map(number),
+            context_length: context_length(raw),
             vocab_size: number("vocab_size"),
             hidden_size: number("hidden_size"),
             num_attention_heads: number("num_attention_heads"),
@@ -359,19 +335,6 @@ fn file_kind(name: &str) -> &'static str {
     } else {
         "other"
     }
-}
-
-fn framework(files: &[FileEntry]) -> &'static str {
-    const FRAMEWORKS: [(&str, &str); 4] =
-        [(".safetensors", "MLX"), (".npz", "MLX"), (".gguf", "GGUF"), (".bin", "PyTorch")];
-    let has = |suffix: &str| files.iter().any(|file| file.name.ends_with(suffix));
-    FRAMEWORKS.into_iter().find(|(suffix, _)| has(suffix)).map_or("Unknown", |(_, name)| name)
-}
-
-fn last_modified(files: &ModelFiles) -> Option<String> {
-    let modified: SystemTime = files.root()?.metadata().ok()?.modified().ok()?;
-    let timestamp = jiff::Timestamp::try_from(modified).ok()?;
-    Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// Opens the weight files, which checks their headers.

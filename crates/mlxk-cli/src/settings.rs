@@ -1,0 +1,318 @@
+//! Settings that outlive a command line: a configuration file and environment variables.
+//!
+//! For each setting the first of these that has it decides: a flag, an environment variable, the
+//! file, the default. [`Settings`] keeps where each value came from, for `mlxk config show
+//! --origin`. Variables that are empty count as unset, as hub clients have it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{CommandError, Kind};
+
+/// The precedence, as the help shows it.
+pub(crate) const HELP: &str = "\
+Settings, and what decides each, the first that is set:
+  threads         --threads, MLXK_THREADS, the file, one for each core
+  strict_exit     --strict-exit, MLXK_STRICT_EXIT, the file, false
+  hub_cache       HF_HUB_CACHE, HF_HOME/hub, the file, XDG_CACHE_HOME/huggingface/hub,
+                  ~/.cache/huggingface/hub
+  workspace_home  MLXK_WORKSPACE_HOME, the file, none
+
+The file is MLXK_CONFIG, or mlxk/config.toml in XDG_CONFIG_HOME or ~/.config:
+  hub_cache = \"~/models/hub\"
+  workspace_home = \"~/models/workspaces\"
+  threads = 8
+  strict_exit = true";
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Flag(&'static str),
+    Environment(&'static str),
+    File(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag(name) => write!(f, "flag {name}"),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A value and its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting<T> {
+    pub(crate) value: T,
+    pub(crate) origin: Origin,
+}
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Where cached models are; it need not exist.
+    pub(crate) hub_cache: Setting<PathBuf>,
+    /// Where workspaces are found by name.
+    pub(crate) workspace_home: Setting<Option<PathBuf>>,
+    pub(crate) threads: Setting<Option<u16>>,
+    pub(crate) strict_exit: Setting<bool>,
+    /// The file that was looked for, and whether it is there.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) file_exists: bool,
+}
+
+/// What the file may have.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSettings {
+    hub_cache: Option<PathBuf>,
+    workspace_home: Option<PathBuf>,
+    threads: Option<u16>,
+    strict_exit: Option<bool>,
+}
+
+/// Looks up an environment variable.
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+impl Settings {
+    /// Reads the environment and the file.
+    ///
+    /// # Errors
+    /// When the file is broken, or a variable has no value that it can have.
+    pub(crate) fn load() -> Result<Settings, CommandError> {
+        Settings::read(&|name| std::env::var_os(name))
+    }
+
+    fn read(variable: Lookup<'_>) -> Result<Settings, CommandError> {
+        let env = Environment { variable };
+        let file = env.config_file();
+        let (from_file, file_exists) = match &file {
+            Some(path) => read_file(path, env.get("MLXK_CONFIG").is_some())?,
+            None => (FileSettings::default(), false),
+        };
+        let of_file = || Origin::File(file.clone().unwrap_or_default());
+        let in_file = |path: PathBuf| Setting { value: env.expand(path), origin: of_file() };
+        let hub_cache = env.hub_cache().or_else(|| from_file.hub_cache.map(in_file));
+        let hub_cache = match hub_cache.or_else(|| env.default_hub_cache()) {
+            Some(setting) => setting,
+            None => return Err(no_home()),
+        };
+        let home =
+            env.path("MLXK_WORKSPACE_HOME").or_else(|| from_file.workspace_home.map(in_file));
+        let threads = match env.text("MLXK_THREADS")? {
+            Some(text) => Some((parse_threads(&text)?, Origin::Environment("MLXK_THREADS"))),
+            None => match from_file.threads {
+                Some(n) if !THREADS.contains(&n) => {
+                    let file = file.clone().unwrap_or_default();
+                    return Err(out_of_range(&format!("{}: threads = {n}", file.display())));
+                }
+                n => n.map(|n| (n, of_file())),
+            },
+        };
+        let strict_exit = match env.text("MLXK_STRICT_EXIT")? {
+            Some(text) => Some((is_yes(&text), Origin::Environment("MLXK_STRICT_EXIT"))),
+            None => from_file.strict_exit.map(|value| (value, of_file())),
+        };
+        let (strict_exit, strict_origin) = strict_exit.unwrap_or((false, Origin::Default));
+        Ok(Settings {
+            hub_cache,
+            workspace_home: match home {
+                Some(Setting { value, origin }) => Setting { value: Some(value), origin },
+                None => Setting { value: None, origin: Origin::Default },
+            },
+            threads: match threads {
+                Some((value, origin)) => Setting { value: Some(value), origin },
+                None => Setting { value: None, origin: Origin::Default },
+            },
+            strict_exit: Setting { value: strict_exit, origin: strict_origin },
+            file,
+            file_exists,
+        })
+    }
+}
+
+/// How many threads there may be.
+pub(crate) const THREADS: std::ops::RangeInclusive<u16> = 1..=1024;
+
+struct Environment<'a> {
+    variable: Lookup<'a>,
+}
+
+impl Environment<'_> {
+    fn get(&self, name: &str) -> Option<OsString> {
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, CommandError> {
+        let text = self.get(name).map(OsString::into_string).transpose();
+        text.map_err(|_| CommandError::usage(format!("{name} is not UTF-8 text")))
+    }
+
+    fn path(&self, name: &'static str) -> Option<Setting<PathBuf>> {
+        let value = self.expand(self.get(name)?.into());
+        Some(Setting { value, origin: Origin::Environment(name) })
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        self.get("HOME").map(PathBuf::from).or_else(std::env::home_dir)
+    }
+
+    /// Puts the home directory in place of `~` at the beginning.
+    fn expand(&self, path: PathBuf) -> PathBuf {
+        match (path.strip_prefix("~"), self.home()) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path,
+        }
+    }
+
+    fn config_file(&self) -> Option<PathBuf> {
+        if let Some(path) = self.get("MLXK_CONFIG") {
+            return Some(self.expand(path.into()));
+        }
+        let configs = self.get("XDG_CONFIG_HOME").map(PathBuf::from);
+        Some(configs.or_else(|| Some(self.home()?.join(".config")))?.join("mlxk/config.toml"))
+    }
+
+    fn hub_cache(&self) -> Option<Setting<PathBuf>> {
+        // The second is what old clients read.
+        let cache = self.path("HF_HUB_CACHE").or_else(|| self.path("HUGGINGFACE_HUB_CACHE"));
+        cache.or_else(|| {
+            let home = self.path("HF_HOME")?;
+            Some(Setting { value: home.value.join("hub"), ..home })
+        })
+    }
+
+    fn default_hub_cache(&self) -> Option<Setting<PathBuf>> {
+        if let Some(cache) = self.path("XDG_CACHE_HOME") {
+            return Some(Setting { value: cache.value.join("huggingface/hub"), ..cache });
+        }
+        let value = self.home()?.join(".cache/huggingface/hub");
+        Some(Setting { value, origin: Origin::Default })
+    }
+}
+
+fn read_file(path: &Path, is_asked_for: bool) -> Result<(FileSettings, bool), CommandError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_asked_for => {
+            return Ok((FileSettings::default(), false));
+        }
+        Err(error) => {
+            return Err(CommandError::file(path, &error).hint("MLXK_CONFIG names this file"));
+        }
+    };
+    let settings = toml::from_str(&text).map_err(|error| {
+        let text = format!("{}: {}", path.display(), error.to_string().trim_end());
+        CommandError::new(Kind::Config, text).hint("`mlxk config --help` lists the settings")
+    })?;
+    Ok((settings, true))
+}
+
+fn parse_threads(text: &str) -> Result<u16, CommandError> {
+    let threads = text.parse().ok().filter(|n| THREADS.contains(n));
+    threads.ok_or_else(|| out_of_range(&format!("MLXK_THREADS={text}")))
+}
+
+fn out_of_range(what: &str) -> CommandError {
+    let (least, most) = (THREADS.start(), THREADS.end());
+    let text = format!("{what}: the number of threads is from {least} to {most}");
+    CommandError::new(Kind::Config, text)
+}
+
+/// Whether a variable says yes, as mlx-knife's do; anything else is no.
+pub(crate) fn is_yes(text: &str) -> bool {
+    ["1", "true", "yes", "on"].contains(&text.trim().to_lowercase().as_str())
+}
+
+fn no_home() -> CommandError {
+    CommandError::new(Kind::Config, "there is no home directory to look for models in")
+        .hint("set HF_HOME to the directory that holds the cache")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, CommandError> {
+        Settings::read(&|name| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| value.into())
+        })
+    }
+
+    #[test]
+    fn the_first_that_is_set_decides_on_the_cache() {
+        let all = [
+            ("HF_HUB_CACHE", "/a"),
+            ("HUGGINGFACE_HUB_CACHE", "/b"),
+            ("HF_HOME", "/c"),
+            ("XDG_CACHE_HOME", "~/d"),
+            ("HOME", "/h"),
+        ];
+        let expected = ["/a", "/b", "/c/hub", "/h/d/huggingface/hub", "/h/.cache/huggingface/hub"];
+        for (i, cache) in expected.into_iter().enumerate() {
+            let settings = read(&all[i..]).expect("sound");
+            assert_eq!(settings.hub_cache.value, Path::new(cache));
+            let origin = match i {
+                4 => Origin::Default,
+                _ => Origin::Environment(all[i].0),
+            };
+            assert_eq!(settings.hub_cache.origin, origin);
+        }
+        // Empty is unset.
+        let settings = read(&[("HF_HOME", ""), ("HOME", "/h")]).expect("sound");
+        assert_eq!(settings.hub_cache.origin, Origin::Default);
+    }
+
+    #[test]
+    fn the_file_is_behind_variables_and_before_defaults() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("config.toml");
+        let text =
+            "hub_cache = \"~/hub\"\nworkspace_home = \"/w\"\nthreads = 3\nstrict_exit = true\n";
+        std::fs::write(&file, text).expect("written");
+        let path = file.to_str().expect("UTF-8");
+        let base = [("MLXK_CONFIG", path), ("HOME", "/h")];
+        let settings = read(&base).expect("sound");
+        let origin = Origin::File(file.clone());
+        let hub_cache = Setting { value: "/h/hub".into(), origin: origin.clone() };
+        assert_eq!(settings.hub_cache, hub_cache);
+        assert_eq!(settings.threads, Setting { value: Some(3), origin: origin.clone() });
+        assert_eq!(settings.strict_exit, Setting { value: true, origin: origin.clone() });
+        let home = Setting { value: Some("/w".into()), origin };
+        assert_eq!(settings.workspace_home, home);
+        let variables = [("MLXK_THREADS", "5"), ("MLXK_STRICT_EXIT", "0"), ("HF_HOME", "/x")];
+        let settings = read(&[base.as_slice(), &variables].concat()).expect("sound");
+        assert_eq!(settings.threads.value, Some(5));
+        assert!(!settings.strict_exit.value);
+        assert_eq!(settings.hub_cache.value, Path::new("/x/hub"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("config.toml");
+        let path = file.to_str().expect("UTF-8");
+        let base = [("MLXK_CONFIG", path), ("HOME", "/h")];
+        assert!(read(&base).expect_err("absent").to_string().contains("config.toml"));
+        for (text, named) in [
+            ("threads = 0", "from 1 to 1024"),
+            ("threads = \"x\"", "threads"),
+            ("thread = 1", "unknown field `thread`"),
+            ("=", "line 1"),
+        ] {
+            std::fs::write(&file, text).expect("written");
+            let error = read(&base).expect_err("broken").to_string();
+            assert!(error.contains(named) && error.contains("config.toml"), "{error}");
+        }
+        let error = read(&[("MLXK_THREADS", "many"), ("HOME", "/h")]).expect_err("broken");
+        assert!(error.to_string().contains("MLXK_THREADS=many"), "{error}");
+    }
+}
