@@ -51,6 +51,7 @@ use crate::{ffi, stream};
 
 pub use compute::Isa;
 pub use compute::activation::GatedActivation;
+pub use compute::packing::ScaleSearch;
 pub use compute::pool::{set_threads, threads};
 pub use compute::sampling::{TokenFilter, Xtc};
 pub(crate) use compute::{Float, ahead};

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::compute::packing::{self, Packing, Parts, Scales};
+use super::compute::packing::{self, Packing, Parts, ScaleSearch, Scales};
 use super::compute::quantized::{E4m3, E8m0, Format, Rows, Scale, dequantize_rows};
 use super::compute::rows::{for_each, rows_per_part};
 use super::quantized::format_of;
@@ -28,14 +28,16 @@ pub struct PackedBytes {
 
 /// Packs rows of weights, `[…, columns]`, in the type `from`, after rounding them to `to`.
 ///
+/// What is searched for are scales and biases of integers; floats have those of MLX in any event.
+///
 /// ```
-/// use mlx_core::kernels::{pack_rows, unpack_rows};
+/// use mlx_core::kernels::{ScaleSearch, pack_rows, unpack_rows};
 /// use mlx_core::{Dtype, Quantization};
 ///
 /// # fn main() -> mlx_core::Result<()> {
 /// let row: Vec<u8> = (0..64).flat_map(|i| (i as f32 - 20.0).to_le_bytes()).collect();
 /// let quantization = Quantization { bits: 6, ..Quantization::default() };
-/// let packed = pack_rows(&row, 64, [Dtype::Float32; 2], quantization)?;
+/// let packed = pack_rows(&row, 64, [Dtype::Float32; 2], quantization, ScaleSearch::MinMax)?;
 /// assert_eq!((packed.weight.len(), packed.scales.len()), (48, 4));
 /// assert_eq!(unpack_rows(&packed, 64, Dtype::Float32, quantization)?, row);
 /// # Ok(())
@@ -50,8 +52,9 @@ pub fn pack_rows(
     columns: usize,
     [from, to]: [Dtype; 2],
     quantization: Quantization,
+    search: ScaleSearch,
 ) -> Result<PackedBytes> {
-    let packing = packing_of(quantization, columns)?;
+    let packing = Packing { search, ..packing_of(quantization, columns)? };
     if columns == 0 || !rows.len().is_multiple_of(columns * from.size()) {
         return Err(invalid(format!("{} bytes as rows of {columns} {from}", rows.len())));
     }
@@ -193,7 +196,9 @@ fn packing_of(quantization: Quantization, columns: usize) -> Result<Packing> {
     let format = format_of(quantization).filter(|_| is_whole);
     let group_size = quantization.group_size.max(0) as usize;
     match format {
-        Some(format) if columns.is_multiple_of(group_size) => Ok(Packing { format, group_size }),
+        Some(format) if columns.is_multiple_of(group_size) => {
+            Ok(Packing { format, group_size, search: ScaleSearch::MinMax })
+        }
         Some(_) => Err(invalid(format!("rows of {columns} in groups of {group_size}"))),
         None => Err(invalid(format!("quantization: there is no {quantization}"))),
     }

@@ -1,4 +1,5 @@
-//! Packing of rows of weights into the numbers that MLX's `quantize` gives on a CPU, bit for bit.
+//! Packing of rows of weights into the numbers that MLX's `quantize` gives on a CPU, bit for bit, or,
+//! in the same format, into those that are nearer to the weights ([`ScaleSearch`]).
 //!
 //! A row goes group by group through registers: its weights in float32, after rounding to the type
 //! that scales have, then a code of eight bits for each, then those codes' low bits joined.
@@ -21,6 +22,21 @@ const LANES: usize = 16;
 pub(crate) struct Packing {
     pub(crate) format: Format,
     pub(crate) group_size: usize,
+    /// How scales and biases of integers are found.
+    pub(crate) search: ScaleSearch,
+}
+
+/// How the scale and the bias of a group of weights are found that are packed as integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ScaleSearch {
+    /// From the group's least and greatest weight, as MLX's `quantize` does.
+    #[default]
+    MinMax,
+    /// Those with the least squares of differences from the weights, of some that are tried: ranges
+    /// that leave out the farthest weights more and more, each fitted to the codes that it gives.
+    /// The result is in the same format, and never farther from the weights than that of the other.
+    LeastSquares,
 }
 
 impl Packing {
@@ -57,7 +73,7 @@ pub(crate) fn pack<S: Float, T: Float>(
     weights: &[S],
     parts: Parts<'_, T>,
 ) -> bool {
-    let Packing { format, group_size } = packing;
+    let Packing { format, group_size, search } = packing;
     let n_groups = weights.len() / group_size;
     assert_eq!(n_groups * group_size, weights.len(), "whole groups");
     assert!(matches!(group_size, 16 | 32 | 64 | 128), "groups of {group_size}");
@@ -65,7 +81,14 @@ pub(crate) fn pack<S: Float, T: Float>(
     match (parts.scales, format) {
         (Scales::Affine(scales, biases), Format::Affine(bits)) => {
             assert_eq!((scales.len(), biases.len()), (n_groups, n_groups), "scales and biases");
-            affine(isa, bits.into(), group_size, weights, parts.packed, scales, biases)
+            match search {
+                ScaleSearch::MinMax => {
+                    affine(isa, bits.into(), group_size, weights, parts.packed, scales, biases)
+                }
+                ScaleSearch::LeastSquares => {
+                    fitted(isa, bits.into(), group_size, weights, parts.packed, scales, biases)
+                }
+            }
         }
         (Scales::Bytes(scales), Format::Fp4 | Format::Fp8) => {
             assert_eq!(scales.len(), n_groups, "scales");
@@ -100,23 +123,145 @@ fn affine_body<L: Level, S: Float, T: Float>(
         let group = widen::<S, T>(weights, &mut group);
         let (min, max) = range(group);
         is_finite &= (max - min).is_finite();
-        // Of the two ends, the one farther from 0 is hit exactly.
-        let is_min = min.abs() > max.abs();
-        let (edge, sign) = if is_min { (min, 1.0) } else { (max, -1.0) };
-        let mut scale = sign * greater((max - min) / greatest, 1e-7);
-        let steps = (edge / scale).round_ties_even();
-        let mut bias = 0.0;
-        if steps != 0.0 {
-            (scale, bias) = (edge / steps, edge);
-        }
-        let mut codes = [0u8; MAX_GROUP];
-        for (codes, group) in codes.as_chunks_mut::<LANES>().0.iter_mut().zip(group.as_chunks().0) {
-            *codes = integers(group, scale, bias, greatest);
-        }
-        join(bits, &codes[..group_size], packed);
-        (*to_scale, *to_bias) = (T::from_f32(scale), T::from_f32(bias));
+        let grid = Grid::over(min, max, greatest);
+        join(bits, &grid.codes(group, greatest)[..group_size], packed);
+        (*to_scale, *to_bias) = (T::from_f32(grid.scale), T::from_f32(grid.bias));
     }
     is_finite
+}
+
+multiversion! {
+    fn fitted[S: Float, T: Float] = fitted_body(
+        bits: usize, group_size: usize, weights: &[S], packed: &mut [u8], scales: &mut [T], biases: &mut [T],
+    ) -> bool
+}
+
+#[inline(always)]
+fn fitted_body<L: Level, S: Float, T: Float>(
+    bits: usize,
+    group_size: usize,
+    weights: &[S],
+    packed: &mut [u8],
+    scales: &mut [T],
+    biases: &mut [T],
+) -> bool {
+    let greatest = ((1u32 << bits) - 1) as f32;
+    let mut is_finite = true;
+    let groups =
+        weights.chunks_exact(group_size).zip(packed.chunks_exact_mut(group_size * bits / 8));
+    for ((weights, packed), (to_scale, to_bias)) in groups.zip(scales.iter_mut().zip(biases)) {
+        let mut group = [0.0f32; MAX_GROUP];
+        let group = widen::<S, T>(weights, &mut group);
+        let (min, max) = range(group);
+        is_finite &= (max - min).is_finite();
+        let plain = Grid::over(min, max, greatest);
+        // MLX's codes are those of a grid that is not rounded yet.
+        let mut codes = plain.codes(group, greatest);
+        let stored = plain.rounded::<T>();
+        (*to_scale, *to_bias) = (T::from_f32(stored.scale), T::from_f32(stored.bias));
+        let mut least = stored.distance(group, &codes);
+        for clip in CLIPS {
+            let margin = clip * (max - min);
+            let mut grid = Grid::over(min + margin, max - margin, greatest).rounded::<T>();
+            for _ in 0..FITS {
+                let (distance, fitted) = grid.fit(group, greatest);
+                if distance < least {
+                    least = distance;
+                    codes = grid.codes(group, greatest);
+                    (*to_scale, *to_bias) = (T::from_f32(grid.scale), T::from_f32(grid.bias));
+                }
+                let Some(fitted) = fitted else { break };
+                grid = fitted.rounded::<T>();
+            }
+        }
+        join(bits, &codes[..group_size], packed);
+    }
+    is_finite
+}
+
+/// The parts of a group's range that are left out at each end, one after the other.
+const CLIPS: [f32; 8] = [0.0, 0.02, 0.04, 0.07, 0.1, 0.14, 0.18, 0.23];
+
+/// How often a grid is fitted to the codes that it gives.
+const FITS: usize = 3;
+
+/// The numbers that codes stand for: `scale * code + bias`.
+#[derive(Clone, Copy)]
+struct Grid {
+    scale: f32,
+    bias: f32,
+}
+
+impl Grid {
+    /// Returns the grid that MLX lays over a range: of its ends, the one farther from 0 is hit exactly.
+    #[inline(always)]
+    fn over(min: f32, max: f32, greatest: f32) -> Grid {
+        let is_min = min.abs() > max.abs();
+        let (edge, sign) = if is_min { (min, 1.0) } else { (max, -1.0) };
+        let scale = sign * greater((max - min) / greatest, 1e-7);
+        let steps = (edge / scale).round_ties_even();
+        match steps != 0.0 {
+            true => Grid { scale: edge / steps, bias: edge },
+            false => Grid { scale, bias: 0.0 },
+        }
+    }
+
+    /// Returns the grid that a file can have.
+    #[inline(always)]
+    fn rounded<T: Float>(self) -> Grid {
+        let round = |x: f32| T::from_f32(x).to_f32();
+        Grid { scale: round(self.scale), bias: round(self.bias) }
+    }
+
+    #[inline(always)]
+    fn codes(self, group: &[f32], greatest: f32) -> [u8; MAX_GROUP] {
+        let mut codes = [0u8; MAX_GROUP];
+        for (codes, group) in codes.as_chunks_mut::<LANES>().0.iter_mut().zip(group.as_chunks().0) {
+            *codes = integers(group, self.scale, self.bias, greatest);
+        }
+        codes
+    }
+
+    /// Returns the sum of squared differences of weights from what codes stand for.
+    #[inline(always)]
+    fn distance(self, group: &[f32], codes: &[u8; MAX_GROUP]) -> f32 {
+        let mut sums = [0.0f32; LANES];
+        let codes = codes.as_chunks::<LANES>().0;
+        for (group, codes) in group.as_chunks::<LANES>().0.iter().zip(codes) {
+            for i in 0..LANES {
+                let difference = group[i] - (self.scale * f32::from(codes[i]) + self.bias);
+                sums[i] += difference * difference;
+            }
+        }
+        sums.iter().sum()
+    }
+
+    /// Returns the sum of squared differences from the nearest numbers of the grid, and the grid that is
+    /// nearest to the weights with the same codes, if these are not all one.
+    #[inline(always)]
+    fn fit(self, group: &[f32], greatest: f32) -> (f32, Option<Grid>) {
+        let inverse = 1.0 / self.scale;
+        let [mut d, mut x, mut q, mut qq, mut xq] = [[0.0f32; LANES]; 5];
+        for group in group.as_chunks::<LANES>().0 {
+            for i in 0..LANES {
+                let code = ((group[i] - self.bias) * inverse).round_ties_even();
+                let code = less(greater(code, 0.0), greatest);
+                let difference = group[i] - (self.scale * code + self.bias);
+                d[i] += difference * difference;
+                x[i] += group[i];
+                q[i] += code;
+                qq[i] += code * code;
+                xq[i] += group[i] * code;
+            }
+        }
+        let [distance, x, q, qq, xq] = [d, x, q, qq, xq].map(|sums| sums.iter().sum::<f32>());
+        let n = group.len() as f32;
+        let spread = n * qq - q * q;
+        let scale = (n * xq - x * q) / spread;
+        let bias = (x - scale * q) / n;
+        let is_grid = spread > 0.0 && scale != 0.0 && (scale + bias).is_finite();
+        (distance, is_grid.then_some(Grid { scale, bias }))
+    }
 }
 
 /// Brings a group to float32, rounded to `T` on the way.

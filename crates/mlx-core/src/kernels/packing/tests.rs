@@ -37,7 +37,8 @@ fn packs_as_mlx_does() -> Result<()> {
             let w = rows()?.astype(from)?;
             let rounded = w.astype(to)?;
             for quantization in all() {
-                let found = pack_rows(&bytes(&w)?, 1280, [from, to], quantization)?;
+                let found =
+                    pack_rows(&bytes(&w)?, 1280, [from, to], quantization, ScaleSearch::MinMax)?;
                 let expected = quantize(&rounded, quantization)?;
                 let what = format!("{quantization}, {from} as {to}");
                 let scales = bytes(&expected.scales)?;
@@ -84,7 +85,7 @@ fn converts_as_mlx_does() -> Result<()> {
 fn what_cannot_be_packed_is_refused() {
     let f32s = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     let pack = |row: &[f32], columns, dtypes, quantization| {
-        pack_rows(&f32s(row), columns, dtypes, quantization)
+        pack_rows(&f32s(row), columns, dtypes, quantization, ScaleSearch::MinMax)
     };
     let (row, to) = ([1.0; 128], [Dtype::Float32, Dtype::Bfloat16]);
     let affine = Quantization::default();
@@ -111,10 +112,41 @@ fn what_cannot_be_packed_is_refused() {
         );
     }
     assert!(pack(&row, 64, [Dtype::Float32, Dtype::Int32], affine).is_err());
-    assert!(pack_rows(&f32s(&row)[1..], 64, to, affine).is_err());
+    assert!(pack_rows(&f32s(&row)[1..], 64, to, affine, ScaleSearch::MinMax).is_err());
     assert!(unpack_rows(&PackedBytes::default(), 64, Dtype::Int8, affine).is_err());
     assert!(convert_floats(&[0; 4], [Dtype::Float32, Dtype::Uint8]).is_err());
     let mut row = row;
     row[70] = f32::NAN;
     assert_eq!(pack(&row, 64, to, affine).expect_err("refused").kind(), ErrorKind::Format);
+}
+
+/// The sum of squared differences of weights from what packed ones stand for.
+fn distance(rows: &[u8], packed: &PackedBytes, quantization: Quantization) -> Result<f64> {
+    let unpacked = unpack_rows(packed, 1280, Dtype::Float32, quantization)?;
+    let floats = |bytes: &[u8]| -> Vec<f64> {
+        bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+    };
+    Ok(floats(rows).iter().zip(floats(&unpacked)).map(|(a, b)| (a - b).powi(2)).sum())
+}
+
+#[test]
+fn searched_scales_are_nearer_to_the_weights() -> Result<()> {
+    with_device(Device::Cpu, || {
+        let rows = bytes(&rows()?)?;
+        for quantization in all() {
+            let [plain, searched] = [ScaleSearch::MinMax, ScaleSearch::LeastSquares]
+                .map(|search| pack_rows(&rows, 1280, [Dtype::Float32; 2], quantization, search));
+            let (plain, searched) = (plain?, searched?);
+            if quantization.mode != QuantMode::Affine {
+                assert_eq!(plain, searched);
+                continue;
+            }
+            let before = distance(&rows, &plain, quantization)?;
+            let after = distance(&rows, &searched, quantization)?;
+            // What there is to gain shrinks with the steps.
+            let bound = if quantization.bits == 8 { 1.0 } else { 0.97 };
+            assert!(after < bound * before, "{quantization}: {before} to {after}");
+        }
+        Ok(())
+    })
 }

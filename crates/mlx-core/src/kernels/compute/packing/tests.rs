@@ -105,10 +105,18 @@ fn round_trip<T: Float>(
 fn packings() -> impl Strategy<Value = Packing> {
     let affine =
         (prop::sample::select(vec![2u8, 3, 4, 5, 6, 8]), prop::sample::select(vec![32, 64, 128]))
-            .prop_map(|(bits, group_size)| Packing { format: Format::Affine(bits), group_size });
+            .prop_map(|(bits, group_size)| Packing {
+                format: Format::Affine(bits),
+                group_size,
+                search: ScaleSearch::MinMax,
+            });
     let floats =
         prop::sample::select(vec![(Format::Fp4, 32), (Format::Fp4, 16), (Format::Fp8, 32)])
-            .prop_map(|(format, group_size)| Packing { format, group_size });
+            .prop_map(|(format, group_size)| Packing {
+                format,
+                group_size,
+                search: ScaleSearch::MinMax,
+            });
     prop_oneof![affine, floats]
 }
 
@@ -182,5 +190,34 @@ fn types_are_converted_by_every_instruction_set() {
         for (i, x) in from.iter().enumerate() {
             assert_eq!((halves[i], brains[i]), (f16::from_f32(*x), bf16::from_f32(*x)));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    /// Every instruction set finds the same scales, and these are no farther from the weights.
+    #[test]
+    fn searched_scales_are_no_farther(
+        packing in packings(),
+        exponent in -20..20i32,
+        mut numbers in prop::collection::vec(-1.0..1.0f32, 256),
+        outlier in prop::option::of((0..256usize, -40.0..40.0f32)),
+    ) {
+        if let Some((at, number)) = outlier {
+            numbers[at] = number;
+        }
+        let weights: Vec<f32> = numbers.iter().map(|x| x * 2f32.powi(exponent)).collect();
+        let searched = Packing { search: ScaleSearch::LeastSquares, ..packing };
+        let [plain, found] = [packing, searched].map(|p| round_trip::<bf16>(Isa::SCALAR, p, &weights));
+        for isa in Isa::available() {
+            prop_assert_eq!(&round_trip::<bf16>(isa, searched, &weights), &found, "{}", isa.name());
+        }
+        let distance = |values: &[f32]| -> f64 {
+            let pairs = values.iter().zip(&weights);
+            pairs.map(|(&a, &b)| f64::from(a - bf16::from_f32(b).to_f32()).powi(2)).sum()
+        };
+        let (before, after) = (distance(&plain.1), distance(&found.1));
+        prop_assert!(after <= before * (1.0 + 1e-5), "{} to {}", before, after);
     }
 }
