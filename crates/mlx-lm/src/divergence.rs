@@ -7,7 +7,7 @@ use mlx_core::kernels::{self, Arithmetic, KernelOptions};
 use mlx_core::{Array, Dtype, Result as CoreResult, eval};
 
 use crate::cache::Cache;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateOptions, TokenSession};
 use crate::load::Model;
 use crate::perplexity::{check_text, windows};
@@ -58,10 +58,60 @@ pub fn divergence(reference: Run<'_>, run: Run<'_>, token_ids: &[u32]) -> Result
     for ids in windows(token_ids, window) {
         let mut caches = runs.map(|run| run.model.make_cache());
         for (inputs, targets) in ids[..ids.len() - 1].chunks(CHUNK).zip(ids[1..].chunks(CHUNK)) {
-            all.add(runs, &mut caches, inputs, targets)?;
+            let [reference, other] = &mut caches;
+            let p = logprobs(runs[0], inputs, reference)?;
+            let q = logprobs(runs[1], inputs, other)?;
+            all.add([&p, &q], targets)?;
         }
     }
     Ok(all.summary())
+}
+
+/// What a run predicts of a text, kept, to compare many runs with it.
+///
+/// It holds a float32 for each token of the text and of the vocabulary; the text is one that fits.
+pub struct Reference {
+    token_ids: Vec<u32>,
+    /// The logarithms of probabilities, of one chunk after the other.
+    chunks: Vec<Array>,
+}
+
+impl Reference {
+    /// Predicts a text.
+    ///
+    /// # Errors
+    /// When it has fewer than two tokens or more than the context, a token is not in the vocabulary, or
+    /// the model fails.
+    pub fn new(run: Run<'_>, token_ids: &[u32]) -> Result<Reference> {
+        check_text(run.model, token_ids)?;
+        if let Some(window) = run.model.config().context_length.filter(|&n| n < token_ids.len()) {
+            let n = token_ids.len();
+            let text = format!("the text has {n} tokens, and the context {window}");
+            return Err(Error::new(ErrorKind::ContextLength, text));
+        }
+        let mut cache = run.model.make_cache();
+        let inputs = &token_ids[..token_ids.len() - 1];
+        let chunks = inputs.chunks(CHUNK).map(|inputs| logprobs(run, inputs, &mut cache));
+        let chunks = chunks.collect::<CoreResult<_>>()?;
+        Ok(Reference { token_ids: token_ids.to_vec(), chunks })
+    }
+
+    /// Returns how far a run's predictions are from these.
+    ///
+    /// # Errors
+    /// When a token is not in its vocabulary, or the model fails.
+    pub fn divergence(&self, run: Run<'_>) -> Result<Divergence> {
+        let ids = &self.token_ids;
+        check_text(run.model, ids)?;
+        let mut cache = run.model.make_cache();
+        let mut all = Predictions::default();
+        let texts = ids[..ids.len() - 1].chunks(CHUNK).zip(ids[1..].chunks(CHUNK));
+        for (p, (inputs, targets)) in self.chunks.iter().zip(texts) {
+            let q = logprobs(run, inputs, &mut cache)?;
+            all.add([p, &q], targets)?;
+        }
+        Ok(all.summary())
+    }
 }
 
 /// Returns the share of the reference's greedy tokens that the run makes too, up to the first other
@@ -103,23 +153,14 @@ struct Predictions {
 }
 
 impl Predictions {
-    /// Adds those of `targets` after `inputs`.
-    fn add(
-        &mut self,
-        runs: [Run<'_>; 2],
-        caches: &mut [Vec<Cache>; 2],
-        inputs: &[u32],
-        targets: &[u32],
-    ) -> CoreResult<()> {
-        let [reference, other] = caches;
-        let p = logprobs(runs[0], inputs, reference)?;
-        let q = logprobs(runs[1], inputs, other)?;
+    /// Adds those of `targets`, of which the reference has the logarithms `p` and the other `q`.
+    fn add(&mut self, [p, q]: [&Array; 2], targets: &[u32]) -> CoreResult<()> {
         // As Σ p (ln p/q - 1 + q/p), whose terms are not negative, so that little is lost to rounding.
-        let ratio = (&q - &p)?;
+        let ratio = (q - p)?;
         let kl = (p.exp()? * (ratio.expm1()? - &ratio)?)?.sum(-1, false)?;
         let same = p.argmax(-1, false)?.equal(&q.argmax(-1, false)?)?;
         let targets = Array::from_slice(targets, &[1, targets.len() as i32, 1])?;
-        let chosen = [&p, &q].map(|x| x.take_along_axis(&targets, -1));
+        let chosen = [p, q].map(|x| x.take_along_axis(&targets, -1));
         self.kl.extend(kl.to_vec::<f32>()?);
         self.same_top += same.to_vec::<bool>()?.into_iter().filter(|&same| same).count();
         for (sum, chosen) in self.logprobs.iter_mut().zip(chosen) {

@@ -27,6 +27,7 @@ pub mod layers;
 pub mod load;
 pub mod models;
 pub mod perplexity;
+pub mod quality;
 mod rules;
 pub mod sample;
 pub mod save;

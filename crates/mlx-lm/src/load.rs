@@ -100,7 +100,8 @@ impl Model {
         Model::build(weights, config)
     }
 
-    fn build(weights: Weights, config: ModelConfig) -> Result<Model> {
+    /// Makes a model of weights that are called as its layers have them.
+    pub(crate) fn build(weights: Weights, config: ModelConfig) -> Result<Model> {
         let model = (models::family(&config)?.build)(&weights, &config)?;
         weights.finish()?;
         let (n_parameters, weight_bytes) = (weights.n_parameters(), weights.n_bytes());

@@ -10,10 +10,11 @@ use crate::output::Output;
 /// How long nothing is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-const TEMPLATE: &str =
+const STEPS: &str = "{msg} {bar:30} {pos}/{len}  {eta} left";
+const BYTES: &str =
     "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
 
-/// Shows how many bytes of some work are done, until it is dropped.
+/// Shows how much of some work is done, until it is dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
     begin: Instant,
@@ -24,8 +25,17 @@ pub(crate) struct Progress {
 impl Progress {
     /// Begins to show how much of `total` bytes is done.
     pub(crate) fn bytes(label: &'static str, total: u64, output: &Output) -> Progress {
+        Progress::new(BYTES, label, total, output)
+    }
+
+    /// Begins to show how many of `total` steps are done.
+    pub(crate) fn steps(label: &'static str, total: u64, output: &Output) -> Progress {
+        Progress::new(STEPS, label, total, output)
+    }
+
+    fn new(template: &str, label: &'static str, total: u64, output: &Output) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        let bar = match ProgressStyle::with_template(TEMPLATE) {
+        let bar = match ProgressStyle::with_template(template) {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         };
@@ -48,15 +58,15 @@ impl Progress {
     }
 
     /// Says how much is done in all.
-    pub(crate) fn set(&self, n_bytes: u64) {
+    pub(crate) fn set(&self, n: u64) {
         self.show();
-        self.bar.set_position(n_bytes);
+        self.bar.set_position(n);
     }
 
     /// Says that so much more is done; any thread may.
-    pub(crate) fn add(&self, n_bytes: u64) {
+    pub(crate) fn add(&self, n: u64) {
         self.show();
-        self.bar.inc(n_bytes);
+        self.bar.inc(n);
     }
 
     /// Returns how much is done.

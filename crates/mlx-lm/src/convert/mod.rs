@@ -8,10 +8,11 @@
 //! files. A [`Recipe`] is a predicate that mlx-lm knows by a name.
 
 mod config;
+pub(crate) mod layer;
 mod plan;
 mod predicate;
 mod recipe;
-mod source;
+pub(crate) mod source;
 mod write;
 
 use std::fmt::Write as _;
@@ -19,6 +20,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use mlx_core::io::{Checkpoint, TensorLayout};
+use mlx_core::kernels::ScaleSearch;
 use mlx_core::{Dtype, QuantMode, Quantization};
 use serde_json::Value;
 
@@ -59,6 +61,10 @@ pub struct ConvertArgs<'a> {
     pub recipe: Option<Recipe>,
     /// Decides on each layer, in place of family and recipe.
     pub predicate: Option<&'a mut dyn QuantPredicate>,
+    /// How scales are found, in the mode affine.
+    pub scale_search: ScaleSearch,
+    /// Quantizes layers anew that are quantized already, from what they stand for.
+    pub requantize: bool,
     /// The type of all that is not quantized: float16, bfloat16 or float32. `None` is what the configuration
     /// says, else what each tensor has.
     pub dtype: Option<Dtype>,
@@ -89,6 +95,8 @@ impl Default for ConvertArgs<'_> {
             q_mode: QuantMode::Affine,
             recipe: None,
             predicate: None,
+            scale_search: ScaleSearch::MinMax,
+            requantize: false,
             dtype: None,
             dequantize: false,
             resume: false,
@@ -145,14 +153,14 @@ pub enum ConvertError {
 
 /// Converts a model.
 ///
-/// A source that is quantized keeps its packed layers but for [`dequantize`](ConvertArgs::dequantize), and
-/// only its dense ones are quantized.
+/// A source that is quantized keeps its packed layers but for [`dequantize`](ConvertArgs::dequantize) and
+/// [`requantize`](ConvertArgs::requantize), and only its dense ones are quantized.
 ///
 /// # Errors
 /// [`ConvertError::NotStarted`] when the destination exists, options contradict one another, the source
 /// cannot be read or does not fit its configuration; all of that before a byte is written.
 /// [`ConvertError::Save`] from then on.
-pub fn convert(args: ConvertArgs<'_>) -> Result<Converted, ConvertError> {
+pub fn convert(mut args: ConvertArgs<'_>) -> Result<Converted, ConvertError> {
     let default = check(&args)?;
     let files = ModelFiles::directory(&args.source)?;
     let config = ModelConfig::load(&files)?;
@@ -171,14 +179,16 @@ pub fn convert(args: ConvertArgs<'_>) -> Result<Converted, ConvertError> {
     let fingerprint = fingerprint(&args, &config.raw, &checkpoint);
     let action = match (args.quantize, args.dequantize) {
         (true, _) => {
-            Action::Quantize { default, predicate: args.predicate.unwrap_or(&mut composed) }
+            let predicate = args.predicate.take().unwrap_or(&mut composed);
+            Action::Quantize { default, predicate, anew: args.requantize }
         }
         (_, true) => Action::Dequantize,
         _ => Action::Keep,
     };
-    let plan = Plan::new(&source, action)?;
+    let plan = Plan::new(&source, action, args.scale_search)?;
     let config_args = ConfigArgs {
         default: match was_quantized {
+            _ if args.requantize => Some(default),
             true if source.is_foreign => None,
             true => config.quantization.as_ref().map(|quantization| quantization.default),
             false => args.quantize.then_some(default),
@@ -187,7 +197,7 @@ pub fn convert(args: ConvertArgs<'_>) -> Result<Converted, ConvertError> {
         drops_vision: models::family(&config).is_ok(),
     };
     let new_config = config::converted(&config.raw, &plan, &config_args);
-    let notes = notes(&source, &plan, args.quantize, args.dequantize);
+    let notes = notes(&source, &plan, &args);
 
     let tensors: Vec<TensorLayout> =
         plan.outputs.iter().map(|(layout, _)| layout.clone()).collect();
@@ -239,6 +249,9 @@ fn check(args: &ConvertArgs<'_>) -> Result<Quantization> {
     if !args.quantize && (args.recipe.is_some() || args.predicate.is_some()) {
         return refused("a recipe says how to quantize, and nothing is to be quantized");
     }
+    if args.requantize && !args.quantize {
+        return refused("layers are quantized anew only where layers are quantized");
+    }
     if args.recipe.is_some() && args.q_mode != QuantMode::Affine {
         return refused("recipes mix bits of the mode affine; there is no other");
     }
@@ -260,7 +273,7 @@ fn check(args: &ConvertArgs<'_>) -> Result<Quantization> {
 }
 
 /// Refuses formats that MLX has not.
-fn check_quantization(quantization: Quantization) -> Result<()> {
+pub(crate) fn check_quantization(quantization: Quantization) -> Result<()> {
     let Quantization { group_size, bits, mode } = quantization;
     let (own_group_size, own_bits) = mode.defaults();
     let (fits, known) = match mode {
@@ -286,7 +299,7 @@ fn is_float(dtype: Dtype) -> bool {
 }
 
 /// Returns the type that a configuration names first; another than the three is no wish.
-fn declared_dtype(raw: &Value) -> Option<Dtype> {
+pub(crate) fn declared_dtype(raw: &Value) -> Option<Dtype> {
     let text = raw.get("text_config");
     let places = [Some(raw), text].into_iter().flatten();
     let named = places.flat_map(|config| ["torch_dtype", "dtype"].map(|key| config.get(key)));
@@ -299,8 +312,10 @@ fn fingerprint(args: &ConvertArgs<'_>, config: &Value, checkpoint: &Checkpoint) 
     let ConvertArgs { quantize, q_group_size, q_bits, q_mode, recipe, dtype, dequantize, .. } =
         args;
     let mut text = format!(
-        "{} {quantize} {q_group_size} {q_bits} {q_mode} {recipe:?} {dtype:?} {dequantize} {} {config}",
+        "{} {quantize} {q_group_size} {q_bits} {q_mode} {recipe:?} {dtype:?} {dequantize} {:?} {} {} {config}",
         env!("CARGO_PKG_VERSION"),
+        args.scale_search,
+        args.requantize,
         args.predicate.is_some(),
     );
     for file in checkpoint.files() {
@@ -311,12 +326,23 @@ fn fingerprint(args: &ConvertArgs<'_>, config: &Value, checkpoint: &Checkpoint) 
     text
 }
 
-fn notes(source: &Source, plan: &Plan, quantizes: bool, dequantizes: bool) -> Vec<String> {
+fn notes(source: &Source, plan: &Plan, args: &ConvertArgs<'_>) -> Vec<String> {
+    let ConvertArgs { quantize: quantizes, dequantize: dequantizes, requantize, .. } = *args;
     let mut notes = source.notes.clone();
     let layers = |n: usize| if n == 1 { "1 layer".to_owned() } else { format!("{n} layers") };
-    if quantizes && !source.packed.is_empty() {
+    if quantizes && !requantize && !source.packed.is_empty() {
         let n = source.packed.len();
         notes.push(format!("{} of the source are quantized and stay as they are", layers(n)));
+    }
+    let gains = |(path, before): (&String, &Quantization)| {
+        let after = plan.layers.get(path).copied().flatten();
+        after.is_some_and(|after| after.bits > before.bits)
+    };
+    let n_raised = source.packed.iter().filter(|layer| gains(*layer)).count();
+    if n_raised > 0 {
+        let n = layers(n_raised);
+        notes
+            .push(format!("{n} have more bits than in the source, which adds size and no quality"));
     }
     if quantizes && plan.n_packed == 0 {
         notes.push("no layer was quantized".to_owned());

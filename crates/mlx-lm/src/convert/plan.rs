@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use mlx_core::io::TensorLayout;
+use mlx_core::kernels::ScaleSearch;
 use mlx_core::{Dtype, QuantMode, Quantization, Tensor};
 
 use super::predicate::{Decision, LayerInfo, QuantPredicate, ROUTER};
@@ -21,6 +22,8 @@ pub(super) enum Action<'a> {
         /// What is meant by [`Decision::Default`].
         default: Quantization,
         predicate: &'a mut dyn QuantPredicate,
+        /// Whether packed ones are packed anew.
+        anew: bool,
     },
     /// Packed ones become dense.
     Dequantize,
@@ -34,7 +37,7 @@ pub(super) enum Make {
     /// It is a part of a layer that is packed.
     Pack { path: String, part: Part, quantization: Quantization },
     /// It is the weight of a layer that is unpacked.
-    Unpack { path: String, quantization: Quantization },
+    Unpack { path: String },
 }
 
 /// The parts of a packed layer, in the order in which they are written.
@@ -47,6 +50,8 @@ pub(super) enum Part {
 
 /// What is to be written.
 pub(super) struct Plan {
+    /// How scales are found.
+    pub(super) search: ScaleSearch,
     pub(super) outputs: Vec<(TensorLayout, Make)>,
     /// What became of each layer, by its path: how it is packed, if it is.
     pub(super) layers: BTreeMap<String, Option<Quantization>>,
@@ -63,8 +68,13 @@ impl Plan {
     ///
     /// # Errors
     /// Those of the predicate, and when it asks for a format that there is not.
-    pub(super) fn new(source: &Source, mut action: Action<'_>) -> Result<Plan> {
+    pub(super) fn new(
+        source: &Source,
+        mut action: Action<'_>,
+        search: ScaleSearch,
+    ) -> Result<Plan> {
         let mut plan = Plan {
+            search,
             outputs: Vec::new(),
             layers: BTreeMap::new(),
             n_packed: 0,
@@ -96,30 +106,12 @@ impl Plan {
         action: &mut Action<'_>,
     ) -> Result<()> {
         if let Some(&quantization) = source.packed.get(path) {
-            let shape = source.unpacked_shape(path, quantization).unwrap_or_default();
-            self.n_parameters += n_elements(&shape);
-            if matches!(action, Action::Dequantize) {
-                self.unpack(source, path, quantization, shape);
-            } else {
-                self.layers.insert(path.to_owned(), Some(quantization));
-                for part in ["weight", "scales", "biases", "global_scale"] {
-                    let name = format!("{path}.{part}");
-                    if let Some(tensor) = source.tensors.get(&name) {
-                        self.push(
-                            &name,
-                            kept_dtype(source, &name, tensor),
-                            tensor.shape(),
-                            Make::Keep,
-                        );
-                    }
-                }
-            }
-            return Ok(());
+            return self.add_packed_layer(source, path, quantization, action);
         }
         let name = format!("{path}.weight");
         let dtype = kept_dtype(source, &name, weight);
         let quantization = match action {
-            Action::Quantize { default, predicate } if is_float(weight.dtype()) => {
+            Action::Quantize { default, predicate, .. } if is_float(weight.dtype()) => {
                 self.decide(source, path, weight.shape(), dtype, *default, *predicate)?
             }
             _ => None,
@@ -128,6 +120,42 @@ impl Plan {
         match quantization {
             Some(quantization) => self.pack(path, weight.shape(), dtype, quantization),
             None => self.keep(source, &name, weight),
+        }
+        Ok(())
+    }
+
+    fn add_packed_layer(
+        &mut self,
+        source: &Source,
+        path: &str,
+        quantization: Quantization,
+        action: &mut Action<'_>,
+    ) -> Result<()> {
+        let shape = source.unpacked_shape(path, quantization).unwrap_or_default();
+        let dtype = source.dtype.unwrap_or_else(|| source.layer_dtype(path));
+        match action {
+            Action::Dequantize => {
+                self.unpack(path, dtype, &shape);
+                return Ok(());
+            }
+            Action::Quantize { default, predicate, anew: true } => {
+                let other = self.decide(source, path, &shape, dtype, *default, *predicate)?;
+                if let Some(other) = other.filter(|&other| other != quantization) {
+                    self.layers.insert(path.to_owned(), Some(other));
+                    self.pack(path, &shape, dtype, other);
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        self.layers.insert(path.to_owned(), Some(quantization));
+        self.n_parameters += n_elements(&shape);
+        for part in ["weight", "scales", "biases", "global_scale"] {
+            let name = format!("{path}.{part}");
+            if let Some(tensor) = source.tensors.get(&name) {
+                let dtype = kept_dtype(source, &name, tensor);
+                self.push(&name, dtype, tensor.shape(), Make::Keep);
+            }
         }
         Ok(())
     }
@@ -178,17 +206,12 @@ impl Plan {
         self.n_parameters += n_elements(shape);
     }
 
-    fn unpack(&mut self, source: &Source, path: &str, quantization: Quantization, shape: Vec<i32>) {
-        let scales = source.tensors.get(&format!("{path}.scales"));
-        let own = scales.map_or(Dtype::Bfloat16, |scales| match quantization.mode {
-            QuantMode::Affine => scales.dtype(),
-            _ => Dtype::Bfloat16,
-        });
-        let dtype = source.dtype.unwrap_or(own);
-        let make = Make::Unpack { path: path.to_owned(), quantization };
-        self.push(&format!("{path}.weight"), dtype, &shape, make);
+    fn unpack(&mut self, path: &str, dtype: Dtype, shape: &[i32]) {
+        let make = Make::Unpack { path: path.to_owned() };
+        self.push(&format!("{path}.weight"), dtype, shape, make);
         self.layers.insert(path.to_owned(), None);
         self.n_unpacked += 1;
+        self.n_parameters += n_elements(shape);
     }
 
     fn keep(&mut self, source: &Source, name: &str, tensor: &Tensor) {

@@ -12,21 +12,21 @@ use crate::models::{self, Family, Protected};
 use crate::rules::{self, Names};
 
 /// The tensors of a model, none of them read.
-pub(super) struct Source {
+pub(crate) struct Source {
     /// By the names, and in the shapes, that mlx-lm writes.
-    pub(super) tensors: BTreeMap<String, Tensor>,
+    pub(crate) tensors: BTreeMap<String, Tensor>,
     /// The layers whose weight can be packed, by their paths.
-    pub(super) layers: BTreeSet<String>,
+    pub(crate) layers: BTreeSet<String>,
     /// How layers are packed that are.
-    pub(super) packed: BTreeMap<String, Quantization>,
+    pub(crate) packed: BTreeMap<String, Quantization>,
     /// What the family protects.
-    pub(super) protected: Protected,
+    pub(crate) protected: Protected,
     /// What floating tensors are to be, if not what they are.
-    pub(super) dtype: Option<Dtype>,
+    pub(crate) dtype: Option<Dtype>,
     /// Whether another program quantized them.
-    pub(super) is_foreign: bool,
+    pub(crate) is_foreign: bool,
     /// What the user should know.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Source {
@@ -35,7 +35,7 @@ impl Source {
     /// # Errors
     /// When they do not fit the model, or it is of an unknown family and has no layers that are known by
     /// their names.
-    pub(super) fn new(
+    pub(crate) fn new(
         checkpoint: &Checkpoint,
         config: &ModelConfig,
         dtype: Option<Dtype>,
@@ -213,6 +213,17 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Returns the type of a layer's weights, of those that are packed, the one that they come back in.
+    pub(crate) fn layer_dtype(&self, path: &str) -> Dtype {
+        let dtype = |part: &str| self.tensors.get(&format!("{path}.{part}")).map(Tensor::dtype);
+        let own = match self.packed.get(path) {
+            None => dtype("weight"),
+            Some(quantization) if quantization.mode == QuantMode::Affine => dtype("scales"),
+            Some(_) => None,
+        };
+        own.unwrap_or(Dtype::Bfloat16)
     }
 
     /// Returns the shape of a packed layer's weight before it was packed.

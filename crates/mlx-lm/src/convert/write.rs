@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use mlx_core::io::TensorSink;
-use mlx_core::kernels::{PackedBytes, convert_floats, pack_rows, unpack_rows};
+use mlx_core::kernels::{PackedBytes, convert_floats, pack_rows};
 use mlx_core::{Array, Dtype, QuantMode, Quantization, Tensor};
 
 use super::is_float;
@@ -33,9 +33,7 @@ impl TensorSource for Writer<'_> {
             Make::Pack { path, part, quantization } => {
                 self.pack(path, *part, layout.dtype, *quantization, sink)
             }
-            Make::Unpack { path, quantization } => {
-                self.unpack(path, layout.dtype, *quantization, sink)
-            }
+            Make::Unpack { path } => self.unpack(path, layout.dtype, sink),
         };
         done.map_err(|e| e.context(&layout.name))
     }
@@ -90,10 +88,16 @@ impl Writer<'_> {
         }
         let Some((_, packed)) = &self.last else { return Ok(()) };
         match part {
-            Part::Weight => Ok(()),
-            Part::Scales => Ok(sink.write(&packed.scales)?),
-            Part::Biases => Ok(sink.write(&packed.biases)?),
+            Part::Weight => {}
+            Part::Scales => sink.write(&packed.scales)?,
+            Part::Biases => sink.write(&packed.biases)?,
         }
+        let is_last = part == Part::Biases || quantization.mode != QuantMode::Affine;
+        if is_last && part != Part::Weight {
+            self.source.drop_layer(path);
+            self.last = None;
+        }
+        Ok(())
     }
 
     /// Returns the type to which weights are rounded: that of the scales, where these are no bytes.
@@ -101,8 +105,7 @@ impl Writer<'_> {
         if quantization.mode == QuantMode::Affine && dtype.is_floating() {
             return dtype;
         }
-        let own = self.source.tensors.get(&format!("{path}.weight")).map(Tensor::dtype);
-        self.source.dtype.or(own).unwrap_or(Dtype::Float32)
+        self.source.dtype.unwrap_or_else(|| self.source.layer_dtype(path))
     }
 
     fn pack_weight(
@@ -112,103 +115,34 @@ impl Writer<'_> {
         quantization: Quantization,
         write: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<PackedBytes> {
-        let weight = self.take(&format!("{path}.weight"))?;
-        let (from, columns) = (weight.dtype(), last_axis(&weight));
         let mut rest = PackedBytes::default();
-        each_part(weight, &mut |rows| {
-            let packed = pack_rows(rows, columns, [from, to], quantization)?;
+        let search = self.plan.search;
+        let mut pack = |rows: &[u8], columns: usize, from: Dtype| {
+            let packed = pack_rows(rows, columns, [from, to], quantization, search)?;
             rest.scales.extend_from_slice(&packed.scales);
             rest.biases.extend_from_slice(&packed.biases);
             write(&packed.weight)
-        })?;
+        };
+        if self.source.packed.contains_key(path) {
+            let layer = self.source.layer(path)?;
+            let columns = layer.n_columns();
+            layer.each(to, CHUNK, &mut |rows| pack(rows, columns, to))?;
+        } else {
+            let weight = self.take(&format!("{path}.weight"))?;
+            let (from, columns) = (weight.dtype(), last_axis(&weight));
+            each_part(weight, &mut |rows| pack(rows, columns, from))?;
+        }
         Ok(rest)
     }
 
-    fn unpack(
-        &mut self,
-        path: &str,
-        dtype: Dtype,
-        quantization: Quantization,
-        sink: &mut TensorSink<'_>,
-    ) -> Result<()> {
-        let [weight, scales, biases, global] = ["weight", "scales", "biases", "global_scale"]
-            .map(|part| self.source.tensors.remove(&format!("{path}.{part}")));
-        let weight = weight.ok_or_else(|| Error::format(path, "has no weight"))?;
-        let is_affine = quantization.mode == QuantMode::Affine;
-        // Scales of integers are brought to the type first, as mlx-lm does.
-        let factors = |tensor: Option<Tensor>| match tensor {
-            Some(tensor) if is_affine => Ok(bytes_of(tensor, Some(dtype))?),
-            Some(tensor) => bytes_of(tensor, None),
-            None => Ok(Vec::new()),
-        };
-        let (scales, biases) = (factors(scales)?, factors(biases)?);
-        let global = match global {
-            Some(global) => global_factors(global, &weight)?,
-            None => Vec::new(),
-        };
-        let words = last_axis(&weight);
-        let columns = words * 32 / quantization.bits as usize;
-        let of_row =
-            columns / quantization.group_size as usize * if is_affine { dtype.size() } else { 1 };
-        let mut row = 0;
-        each_part(weight, &mut |rows| {
-            let n = rows.len() / (words * 4);
-            let part = |bytes: &[u8]| match bytes.get(row * of_row..(row + n) * of_row) {
-                Some(bytes) => bytes.to_vec(),
-                None => Vec::new(),
-            };
-            let packed =
-                PackedBytes { weight: rows.to_vec(), scales: part(&scales), biases: part(&biases) };
-            let unpacked = match global.is_empty() {
-                true => unpack_rows(&packed, columns, dtype, quantization)?,
-                false => {
-                    let mut wide = unpack_rows(&packed, columns, Dtype::Float32, quantization)?;
-                    for (i, numbers) in wide.chunks_exact_mut(4 * columns).enumerate() {
-                        let factor = global.get(row + i).copied().unwrap_or(1.0);
-                        for number in numbers.as_chunks_mut::<4>().0 {
-                            *number = (f32::from_le_bytes(*number) * factor).to_le_bytes();
-                        }
-                    }
-                    convert_floats(&wide, [Dtype::Float32, dtype])?
-                }
-            };
-            row += n;
-            Ok(sink.write(&unpacked)?)
-        })
+    fn unpack(&mut self, path: &str, dtype: Dtype, sink: &mut TensorSink<'_>) -> Result<()> {
+        let layer = self.source.take_layer(path)?;
+        layer.each(dtype, CHUNK, &mut |rows| Ok(sink.write(rows)?))
     }
-}
-
-/// Returns what the rows of a weight are to be multiplied with, of experts that have a scale each: its
-/// part of the greatest number that nvfp4 has with a scale of 1.
-fn global_factors(global: Tensor, weight: &Tensor) -> Result<Vec<f32>> {
-    const GREATEST: f32 = 6.0 * 448.0;
-    let of_experts = global.into_array()?.to_vec_as::<f32>()?;
-    let rows: usize = weight.shape().iter().rev().skip(1).map(|&n| n as usize).product();
-    let n = of_experts.len();
-    if n == 0 || !rows.is_multiple_of(n) {
-        return Err(Error::format("global_scale", format!("{n} numbers for {rows} rows")));
-    }
-    Ok(of_experts
-        .iter()
-        .flat_map(|scale| std::iter::repeat_n(scale / GREATEST, rows / n))
-        .collect())
 }
 
 fn last_axis(tensor: &Tensor) -> usize {
     tensor.shape().last().map_or(1, |&n| n.max(1) as usize)
-}
-
-fn bytes_of(tensor: Tensor, dtype: Option<Dtype>) -> Result<Vec<u8>> {
-    let from = tensor.dtype();
-    let mut all = Vec::new();
-    each_part(tensor, &mut |bytes| {
-        match dtype {
-            Some(to) if to != from => all.extend(convert_floats(bytes, [from, to])?),
-            _ => all.extend_from_slice(bytes),
-        }
-        Ok(())
-    })?;
-    Ok(all)
 }
 
 /// Hands the bytes of a tensor to `f`, whole rows at a time: straight from the file where they lie there,

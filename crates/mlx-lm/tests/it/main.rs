@@ -9,6 +9,7 @@ mod formats;
 mod hostile_configs;
 mod layouts;
 mod model_table;
+mod quality;
 mod sampling;
 mod save;
 mod streams;

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::clone::{of_directory, pin};
+use super::compare::Report;
 use crate::error::{CommandError, Kind};
 use crate::health::{self, HealthOptions, HealthReport};
 use crate::output::Output;
@@ -26,9 +27,9 @@ use self::weights::{Weights, WeightsArgs};
 /// written to the cache of models. TARGET appears when all of it is on the disk and found healthy,
 /// and not before.
 ///
-/// Weights are quantized with --quantize or --mixed-recipe, unpacked with --dequantize, and brought
-/// to another type with --dtype alone. Layers of SOURCE that are quantized already stay so, whoever
-/// quantized them, but for --dequantize. What an interrupted run has finished lies beside TARGET,
+/// Weights are quantized with --quantize, --mixed-recipe or --target-bpw, unpacked with --dequantize,
+/// and brought to another type with --dtype alone. Layers of SOURCE that are quantized already stay
+/// so, whoever quantized them, but for --dequantize and --requantize. What an interrupted run has finished lies beside TARGET,
 /// where --resume finds it.
 ///
 /// Files are mended with exactly one of the repairs, or with --repair-all.
@@ -75,6 +76,8 @@ pub(crate) struct Data {
     dry_run: bool,
     changes: Vec<Shown>,
     weights: Option<Weights>,
+    /// What it cost, where that was asked.
+    quality: Option<Report>,
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
@@ -141,6 +144,7 @@ impl Making<'_> {
             dry_run: self.args.dry_run,
             changes: Vec::new(),
             weights: None,
+            quality: None,
         }
     }
 

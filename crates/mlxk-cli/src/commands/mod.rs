@@ -5,6 +5,7 @@
 
 mod bench;
 mod clone;
+mod compare;
 mod completions;
 mod config;
 mod convert;
@@ -48,6 +49,7 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Models(models::Args),
     Perplexity(perplexity::Args),
+    Compare(compare::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
     Config(config::Args),
@@ -74,6 +76,7 @@ impl Command {
             Command::Convert(_) => "convert",
             Command::Models(_) => "models",
             Command::Perplexity(_) => "perplexity",
+            Command::Compare(_) => "compare",
             Command::Bench(_) => "bench",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
@@ -99,6 +102,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Some(Command::Convert(args)) => convert::run(&args, output),
         Some(Command::Models(args)) => models::run(&args, output),
         Some(Command::Perplexity(args)) => perplexity::run(&args, output),
+        Some(Command::Compare(args)) => compare::run(&args, output),
         Some(Command::Bench(args)) => bench::run(&args, output),
         Some(Command::Doctor(args)) => doctor::run(&args, output),
         Some(Command::Config(args)) => config::run(&args, cli.threads, output),

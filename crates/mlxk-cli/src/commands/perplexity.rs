@@ -94,7 +94,8 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     output.write(&text)
 }
 
-fn read(file: &Path) -> Result<String, CommandError> {
+/// Reads a text; `-` is stdin.
+pub(super) fn read(file: &Path) -> Result<String, CommandError> {
     let mut bytes = Vec::new();
     let read = match file.as_os_str() == "-" {
         true => std::io::stdin().read_to_end(&mut bytes),

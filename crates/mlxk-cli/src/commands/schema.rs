@@ -37,6 +37,7 @@ const DATA: &[(&str, SchemaOf)] = &[
     ("convert", of::<commands::convert::Data>),
     ("models", of::<commands::models::Report>),
     ("perplexity", of::<commands::perplexity::Data<'static>>),
+    ("compare", of::<commands::compare::Data>),
     ("bench", of::<commands::bench::Data>),
     ("doctor", of::<commands::doctor::Data>),
     ("config", of::<commands::config::Data>),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "",
     "run",
     "list",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 21] = [
     "convert",
     "models",
     "perplexity",
+    "compare",
     "bench",
     "doctor",
     "config",

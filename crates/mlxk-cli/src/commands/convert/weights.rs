@@ -3,16 +3,22 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use mlx_lm::convert::{ConvertArgs, ConvertError, Converted, Recipe, convert};
+use mlx_lm::convert::{ConvertArgs, ConvertError, Converted, QuantPredicate, Recipe, convert};
 use mlx_lm::core::QuantMode;
+use mlx_lm::core::kernels::{Arithmetic, ScaleSearch};
+use mlx_lm::files::ModelFiles;
+use mlx_lm::quality::{self, Assignment, CALIBRATION, CompareArgs, Sensitivities, SensitivityArgs};
 use mlx_lm::save::{Progress, SaveError};
+use mlx_lm::tokenizer::Tokenizer;
 use mlx_lm::{Error, ErrorKind};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::super::compare::Report;
+use super::super::perplexity;
 use super::{Data, Making, headline};
 use crate::cli::Precision;
 use crate::error::{CommandError, Kind};
@@ -41,6 +47,27 @@ pub(super) struct WeightsArgs {
     #[arg(long, value_enum, value_name = "RECIPE", conflicts_with = "dequantize")]
     mixed_recipe: Option<MixedRecipe>,
 
+    /// Mix bits so that a weight takes this many on average, scales included: those layers get more
+    /// that suffer most from few, which is measured on the calibration text
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["quantize", "mixed_recipe", "dequantize"])]
+    target_bpw: Option<f64>,
+
+    /// The text to measure on; `-` reads stdin [default: a text of the program's]
+    #[arg(long, value_name = "TEXT", value_hint = clap::ValueHint::FilePath)]
+    calibration: Option<PathBuf>,
+
+    /// Measure what the conversion cost, as `mlxk compare` does
+    #[arg(long)]
+    report: bool,
+
+    /// How scales are found, in the mode affine
+    #[arg(long, value_enum, value_name = "SEARCH", default_value_t = Search::MinMax)]
+    scale_search: Search,
+
+    /// Quantize layers anew that are quantized already, from what they stand for
+    #[arg(long, conflicts_with = "dequantize")]
+    requantize: bool,
+
     /// The type of all that is not quantized [default: what config.json says]
     #[arg(long, value_enum)]
     dtype: Option<Precision>,
@@ -66,7 +93,35 @@ impl WeightsArgs {
     }
 
     fn quantizes(&self) -> bool {
-        self.quantize.is_some() || self.mixed_recipe.is_some()
+        self.quantize.is_some() || self.mixed_recipe.is_some() || self.target_bpw.is_some()
+    }
+
+    fn calibration(&self) -> Result<String, CommandError> {
+        match &self.calibration {
+            Some(file) => perplexity::read(file),
+            None => Ok(CALIBRATION.to_owned()),
+        }
+    }
+}
+
+/// Tokens of the calibration text on which layers are measured, each of which takes a run of the model.
+const N_TOKENS: usize = 256;
+
+/// How scales are found.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Search {
+    /// From the least and the greatest weight of a group, as mlx-lm does
+    MinMax,
+    /// By least squares, over ranges that leave out the farthest weights
+    LeastSquares,
+}
+
+impl From<Search> for ScaleSearch {
+    fn from(search: Search) -> ScaleSearch {
+        match search {
+            Search::MinMax => ScaleSearch::MinMax,
+            Search::LeastSquares => ScaleSearch::LeastSquares,
+        }
     }
 }
 
@@ -148,8 +203,14 @@ impl From<&Converted> for Weights {
 
 pub(super) fn run(making: &Making<'_>, output: &Output) -> Result<(), CommandError> {
     let args = &making.args.weights;
+    // Before any work is done.
+    let text = args.calibration()?;
     let interrupt = Interrupt::catch()?;
     let is_asked = interrupt.flag();
+    let mut assignment = match args.target_bpw {
+        Some(target) => Some(assign(making, target, &text, &is_asked, output)?),
+        None => None,
+    };
     let bar = Bar::bytes("converting", 0, output);
     let mut progress = |progress: Progress| {
         bar.set_total(progress.n_total_bytes);
@@ -178,6 +239,9 @@ pub(super) fn run(making: &Making<'_>, output: &Output) -> Result<(), CommandErr
         q_bits: args.quantize.unwrap_or(0),
         q_mode: args.q_mode.into(),
         recipe: args.mixed_recipe.map(Into::into),
+        predicate: assignment.as_mut().map(|assignment| assignment as &mut dyn QuantPredicate),
+        scale_search: args.scale_search.into(),
+        requantize: args.requantize,
         dtype: args.dtype.map(Into::into),
         dequantize: args.dequantize,
         resume: args.resume,
@@ -191,13 +255,69 @@ pub(super) fn run(making: &Making<'_>, output: &Output) -> Result<(), CommandErr
     let bits_per_weight = converted.bits_per_weight();
     data.message = format!("{bits_per_weight:.3} bits per weight");
     data.weights = Some((&converted).into());
+    if args.report {
+        data.quality = Some(report(making, &text)?);
+    }
     if output.is_json() {
         return output.success("convert", &data);
     }
     for note in &converted.notes {
         output.warning(note);
     }
-    output.write(&printable(&text(&data, &converted)))
+    output.write(&printable(&self::text(&data, &converted)))
+}
+
+/// Shares out bits over the layers of the source.
+fn assign(
+    making: &Making<'_>,
+    target: f64,
+    text: &str,
+    is_asked: &AtomicBool,
+    output: &Output,
+) -> Result<Assignment, CommandError> {
+    let args = &making.args.weights;
+    if !matches!(args.q_mode, Mode::Affine) {
+        return Err(CommandError::usage("--target-bpw mixes bits of the mode affine"));
+    }
+    let group_size = match args.q_group_size {
+        size if size > 0 => size,
+        _ => QuantMode::Affine.defaults().0,
+    };
+    let files = ModelFiles::directory(&making.source)?;
+    let mut token_ids = Tokenizer::load(&files)?.encode(text, true)?;
+    token_ids.truncate(N_TOKENS);
+    let bar = Bar::steps("measuring layers", 0, output);
+    let mut progress = |done: usize, total: usize| {
+        bar.set_total(total as u64);
+        bar.set(done as u64);
+        match is_asked.load(Ordering::SeqCst) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let sensitivities = Sensitivities::measure(SensitivityArgs {
+        files: &files,
+        token_ids: &token_ids,
+        group_size,
+        scale_search: args.scale_search.into(),
+        dtype: args.dtype.map(Into::into),
+        progress: &mut progress,
+    })?;
+    Ok(sensitivities.assign(target)?)
+}
+
+/// Measures what is in its place by now beside the source.
+fn report(making: &Making<'_>, text: &str) -> Result<Report, CommandError> {
+    const N_LAYERS: usize = 5;
+    let reference = ModelFiles::directory(&making.source)?;
+    let other = ModelFiles::directory(&making.target)?;
+    let arithmetic = Arithmetic::Fast;
+    let args = CompareArgs { reference: &reference, other: &other, text, arithmetic };
+    let found = quality::compare(args).map_err(|error| {
+        let error = CommandError::from(error);
+        error.hint(format!("{} is whole; only the report failed", making.target.display()))
+    })?;
+    Ok(Report::new(&found, N_LAYERS))
 }
 
 /// Returns the bits and the group size that a configuration names for all layers.
@@ -241,5 +361,5 @@ fn text(data: &Data, converted: &Converted) -> String {
             let _ = writeln!(text, "  {label}: {n}");
         }
     }
-    text
+    text + &data.quality.as_ref().map(Report::text).unwrap_or_default()
 }
