@@ -1,125 +1,29 @@
-//! `cargo xtask test`: the offline test matrix.
+//! `cargo xtask test`: the test matrix.
 //!
-//! [`SUITES`] is the matrix; `--list` prints it. Every cargo command asks for the whole workspace
-//! with the default features and the dev profile, so that no crate is compiled twice.
+//! [`SUITES`] is the matrix; `--list` prints it. What runs when no suite is named needs no network
+//! and no model, and runs each test once. The others are run by name: selections of those tests,
+//! and live suites, which look at models that the user has.
+//!
+//! Every cargo command asks for the whole workspace with the default features and the dev profile,
+//! so that no crate is compiled twice.
 
 mod aarch64;
 mod asan;
 mod compute;
+mod live;
 mod miri;
+mod selection;
+mod suites;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::{bindings, fixtures, flags, native, setup, shell, tidy};
-
-struct Suite {
-    name: &'static str,
-    what: &'static str,
-    need: &'static [Need],
-    run: fn() -> Result<()>,
-}
-
-/// What a suite needs besides cargo.
-#[derive(Clone, Copy, PartialEq)]
-enum Need {
-    /// Native MLX, which is made when it is not there; failing at that is a failure.
-    Native,
-    Rustfmt,
-    Clippy,
-    Libclang,
-    CargoFuzz,
-    AddressSanitizer,
-    Aarch64,
-    Miri,
-}
-
-const SUITES: &[Suite] = &[
-    Suite { name: "fmt", what: "formatting", need: &[Need::Rustfmt], run: fmt },
-    Suite { name: "tidy", what: "the house rules", need: &[], run: tidy::require },
-    Suite {
-        name: "fixtures",
-        what: "the committed reference data are whole",
-        need: &[],
-        run: fixtures::check_committed,
-    },
-    Suite {
-        name: "clippy",
-        what: "lints, warnings denied",
-        need: &[Need::Native, Need::Clippy],
-        run: || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-    },
-    Suite {
-        name: "unit",
-        what: "unit tests of every crate",
-        need: &[Need::Native],
-        run: || test(&["--lib", "--bins"]),
-    },
-    Suite {
-        name: "integration",
-        what: "tests through each library's public interface",
-        need: &[Need::Native],
-        run: || test(&["--test", "it"]),
-    },
-    Suite {
-        name: "cli",
-        what: "tests of the mlxk program",
-        need: &[Need::Native],
-        run: || test(&["--test", "cli"]),
-    },
-    Suite {
-        name: "doctest",
-        what: "examples in the documentation",
-        need: &[Need::Native],
-        run: || test(&["--doc"]),
-    },
-    Suite {
-        name: "doc",
-        what: "the documentation builds, warnings denied",
-        need: &[Need::Native],
-        run: doc,
-    },
-    Suite {
-        name: "outside",
-        what: "projects that use one crate by its path",
-        need: &[Need::Native],
-        run: outside,
-    },
-    Suite {
-        name: "fuzz",
-        what: "the fuzzers of file formats compile",
-        need: &[Need::Native, Need::CargoFuzz],
-        run: check_fuzz,
-    },
-    Suite {
-        name: "asan",
-        what: "tests of mlx-core under AddressSanitizer",
-        need: &[Need::Native, Need::AddressSanitizer],
-        run: asan::run,
-    },
-    Suite {
-        name: "aarch64",
-        what: "the kernels' arithmetic on ARM CPUs, emulated",
-        need: &[Need::Aarch64],
-        run: aarch64::run,
-    },
-    Suite {
-        name: "miri",
-        what: "the kernels' arithmetic in plain Rust, interpreted",
-        need: &[Need::Miri],
-        run: miri::run,
-    },
-    Suite {
-        name: "bindings",
-        what: "the committed bindings are what the headers give",
-        need: &[Need::Native, Need::Libclang],
-        run: check_bindings,
-    },
-];
+use crate::{bindings, flags, native, setup, shell};
+use suites::{Need, SUITES, Skip, Suite, choose, list};
 
 /// The workspace's profile, for a project outside of it that is to share what was compiled.
 const PROFILE: [&str; 6] = [
@@ -143,22 +47,12 @@ pub fn run(flags: &flags::Test) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let suites = choose(SUITES, &flags.suite)?;
-    // A failure here is told once and then counts for each suite that needs it.
-    let mut no_native = None;
-    if suites.iter().any(|suite| suite.need.contains(&Need::Native))
-        && let Err(e) = setup::require().and_then(|()| native::ensure())
-    {
-        eprintln!("error: {e:#}");
-        no_native = Some("native MLX is not there".to_owned());
-    }
+    let mut native = None;
     let mut results = Vec::new();
     for suite in suites {
         println!("\n==== {}: {}", suite.name, suite.what);
         let start = Instant::now();
-        let outcome = match no_native.clone().filter(|_| suite.need.contains(&Need::Native)) {
-            Some(reason) => Outcome::Failed(reason),
-            None => attempt(suite),
-        };
+        let outcome = attempt(suite, || native.get_or_insert_with(make_native).clone());
         if let Outcome::Failed(reason) = &outcome {
             eprintln!("error: {}: {reason}", suite.name);
         }
@@ -169,70 +63,43 @@ pub fn run(flags: &flags::Test) -> Result<ExitCode> {
     Ok(if any_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn attempt(suite: &Suite) -> Outcome {
-    if let Some(reason) = suite.need.iter().find_map(|need| need.unmet()) {
-        println!("skipped: {reason}");
-        return Outcome::Skipped(reason);
+/// Makes native MLX, if it is not there. A failure is told here, once, and then counts for each suite
+/// that needs it.
+fn make_native() -> Result<(), String> {
+    setup::require().and_then(|()| native::ensure()).map_err(|e| {
+        eprintln!("error: {e:#}");
+        "native MLX is not there".to_owned()
+    })
+}
+
+/// Runs a suite, if all is there that it needs; `native` is asked last, as it may take minutes.
+fn attempt(suite: &Suite, native: impl FnOnce() -> Result<(), String>) -> Outcome {
+    let unmet: Vec<_> = suite.need.iter().filter_map(|need| need.unmet()).collect();
+    if unmet.is_empty()
+        && suite.need.contains(&Need::Native)
+        && let Err(reason) = native()
+    {
+        return Outcome::Failed(reason);
     }
-    match (suite.run)() {
+    let outcome = match unmet.is_empty() {
+        true => (suite.run)(),
+        false => Err(Skip(unmet.join("; ")).into()),
+    };
+    match outcome {
         Ok(()) => Outcome::Ok,
-        Err(e) => Outcome::Failed(format!("{e:#}")),
+        Err(e) => match e.downcast::<Skip>() {
+            Ok(Skip(reason)) => {
+                println!("skipped: {reason}");
+                Outcome::Skipped(reason)
+            }
+            Err(e) => Outcome::Failed(format!("{e:#}")),
+        },
     }
-}
-
-impl Need {
-    fn text(self) -> &'static str {
-        match self {
-            Need::Native => "native MLX",
-            Need::Rustfmt => "rustfmt",
-            Need::Clippy => "clippy",
-            Need::Libclang => "libclang",
-            Need::CargoFuzz => "cargo-fuzz",
-            Need::AddressSanitizer => "AddressSanitizer",
-            Need::Aarch64 => "an emulated aarch64",
-            Need::Miri => "Miri",
-        }
-    }
-
-    fn unmet(self) -> Option<String> {
-        let (is_met, hint) = match self {
-            Need::Native => (true, ""),
-            Need::Rustfmt => (setup::has_component("rustfmt"), "rustup component add rustfmt"),
-            Need::Clippy => (setup::has_component("clippy"), "rustup component add clippy"),
-            Need::Libclang => (setup::has_libclang(), "cargo xtask setup --dev"),
-            Need::CargoFuzz => (native::has_program("cargo-fuzz"), "cargo install cargo-fuzz"),
-            Need::AddressSanitizer => return asan::unmet(),
-            Need::Aarch64 => return aarch64::unmet(),
-            Need::Miri => return miri::unmet(),
-        };
-        (!is_met).then(|| format!("no {}: {hint}", self.text()))
-    }
-}
-
-fn choose<'a>(suites: &'a [Suite], names: &[String]) -> Result<Vec<&'a Suite>> {
-    for name in names {
-        if !suites.iter().any(|suite| suite.name == name) {
-            let known: Vec<_> = suites.iter().map(|suite| suite.name).collect();
-            bail!("no suite `{name}`; there are {}", known.join(", "));
-        }
-    }
-    let is_chosen = |suite: &&Suite| names.is_empty() || names.iter().any(|n| n == suite.name);
-    Ok(suites.iter().filter(is_chosen).collect())
-}
-
-fn list(suites: &[Suite]) -> String {
-    let mut text = String::new();
-    for suite in suites {
-        let needs: Vec<_> = suite.need.iter().map(|need| need.text()).collect();
-        let needs = if needs.is_empty() { "nothing".to_owned() } else { needs.join(", ") };
-        text += &format!("{:<12} {:<52} needs {needs}\n", suite.name, suite.what);
-    }
-    text
 }
 
 /// The table of results, whose last line is the count.
 fn report(results: &[(&str, Duration, Outcome)]) -> String {
-    let mut text = format!("{:<12} {:>8}  result\n", "suite", "seconds");
+    let mut text = format!("{:<16} {:>8}  result\n", "suite", "seconds");
     let [mut passed, mut failed, mut skipped] = [0; 3];
     for (name, time, outcome) in results {
         let outcome = match outcome {
@@ -249,7 +116,7 @@ fn report(results: &[(&str, Duration, Outcome)]) -> String {
                 format!("skipped: {}", first_line(reason))
             }
         };
-        text += &format!("{name:<12} {:>8.1}  {outcome}\n", time.as_secs_f64());
+        text += &format!("{name:<16} {:>8.1}  {outcome}\n", time.as_secs_f64());
     }
     text + &format!("{passed} passed, {failed} failed, {skipped} skipped\n")
 }
@@ -368,54 +235,45 @@ fn place(manifest: &str, root: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
-    fn done() -> Result<()> {
-        Ok(())
+    fn suite(need: &'static [Need], run: fn() -> Result<()>) -> Suite {
+        Suite { name: "a", what: "one", when: suites::When::Always, need, run }
     }
-
-    fn broken() -> Result<()> {
-        bail!("first\nsecond")
-    }
-
-    const TWO: &[Suite] = &[
-        Suite { name: "a", what: "one", need: &[], run: done },
-        Suite { name: "b", what: "two", need: &[Need::Native, Need::Clippy], run: broken },
-    ];
 
     #[test]
-    fn suites_are_chosen_by_name_in_the_order_of_the_table() {
-        let names = |wanted: &[&str]| {
-            let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
-            choose(TWO, &wanted).map(|suites| suites.iter().map(|s| s.name).collect::<String>())
+    fn a_missing_need_is_a_skip_before_the_suite_and_in_it() {
+        const NEEDS: &[Need] = &[Need::Native, Need::Command("no-such"), Need::Command("none")];
+        let Outcome::Skipped(reason) =
+            attempt(&suite(NEEDS, || Ok(())), || panic!("native MLX is not made for a skip"))
+        else {
+            panic!("not skipped")
         };
-        assert_eq!(names(&[]).unwrap(), "ab");
-        assert_eq!(names(&["b"]).unwrap(), "b");
-        assert_eq!(names(&["b", "a"]).unwrap(), "ab");
-        assert_eq!(names(&["c"]).unwrap_err().to_string(), "no suite `c`; there are a, b");
+        assert!(reason.contains("no-such") && reason.contains("`mlxk none`"), "{reason}");
+        let attempt = |suite: Suite| attempt(&suite, || Err("no native".to_owned()));
+        let late = attempt(suite(&[], || Err(Skip("no model".to_owned()).into())));
+        assert!(matches!(late, Outcome::Skipped(reason) if reason == "no model"));
+        let failed = attempt(suite(&[], || bail!("no model")));
+        assert!(matches!(failed, Outcome::Failed(reason) if reason == "no model"));
+        let failed = attempt(suite(&[Need::Native], || Ok(())));
+        assert!(matches!(failed, Outcome::Failed(reason) if reason == "no native"));
     }
 
     #[test]
     fn the_report_counts_each_outcome_and_ends_with_the_count() {
         let results = [
-            ("a", Duration::from_millis(1250), attempt(&TWO[0])),
-            ("b", Duration::ZERO, Outcome::Failed(broken().unwrap_err().to_string())),
+            ("a", Duration::from_millis(1250), attempt(&suite(&[], || Ok(())), || Ok(()))),
+            ("b", Duration::ZERO, attempt(&suite(&[], || bail!("first\nsecond")), || Ok(()))),
             ("c", Duration::ZERO, Outcome::Skipped("no clock".to_owned())),
         ];
         let text = report(&results);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[1], "a                 1.2  ok");
-        assert_eq!(lines[2], "b                 0.0  failed: first");
-        assert_eq!(lines[3], "c                 0.0  skipped: no clock");
+        assert_eq!(lines[1], "a                     1.2  ok");
+        assert_eq!(lines[2], "b                     0.0  failed: first");
+        assert_eq!(lines[3], "c                     0.0  skipped: no clock");
         assert_eq!(lines[4..], ["1 passed, 1 failed, 1 skipped"]);
-    }
-
-    #[test]
-    fn the_list_names_each_need() {
-        let text = list(TWO);
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("a ") && lines[0].ends_with("needs nothing"), "{text}");
-        assert!(lines[1].ends_with("needs native MLX, clippy"), "{text}");
     }
 
     #[test]

@@ -181,6 +181,7 @@ impl Model {
 
     /// Writes it as hub clients lay out a model called `id`; returns the snapshot.
     pub(crate) fn write_cached(&self, hub: &Path, id: &str) -> std::path::PathBuf {
+        crate::support::claim_cache(hub);
         let dir = hub.join(format!("models--{}", id.replace('/', "--")));
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let (blobs, snapshot) = (dir.join("blobs"), dir.join("snapshots").join(commit));

@@ -10,7 +10,7 @@ use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 use tempfile::TempDir;
 
-use crate::support::{Ran, TinyModel, mlxk};
+use crate::support::{Ran, TinyModel, claim_cache, mlxk};
 
 /// Set to write the transcripts anew.
 const REGENERATE: &str = "MLXK_REGENERATE";
@@ -30,7 +30,7 @@ impl Hub {
     pub(crate) fn new() -> Self {
         // The program deletes nothing in caches whose path has not this mark.
         let dir = tempfile::Builder::new().prefix("mlxk2_test_").tempdir().expect("a directory");
-        fs::create_dir_all(dir.path().join("hub")).expect("made");
+        claim_cache(&dir.path().join("hub"));
         fs::create_dir_all(dir.path().join("workspaces")).expect("made");
         Hub { dir }
     }
@@ -57,6 +57,7 @@ impl Hub {
 
     /// Puts a revision of a model into the cache, as a hub's client does, and lets `main` mean it.
     pub(crate) fn put(&self, id: &str, commit: &str, files: &[File]) {
+        claim_cache(&self.path().join("hub"));
         let dir = self.model_dir(id);
         fs::create_dir_all(dir.join("blobs")).expect("made");
         for (name, content) in files {

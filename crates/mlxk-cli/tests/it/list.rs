@@ -32,7 +32,7 @@ fn models_are_listed() {
 #[test]
 fn an_absent_cache_has_no_models() {
     let hub = Hub::new();
-    std::fs::remove_dir(hub.path().join("hub")).expect("removed");
+    std::fs::remove_dir_all(hub.path().join("hub")).expect("removed");
     check_transcript("list-nothing.txt", &hub.transcript(&["list", "list --json"]));
     // Listing made nothing.
     assert!(!hub.path().join("hub").exists());

@@ -8,6 +8,7 @@ mod compilers;
 mod config;
 mod convert;
 mod corpus;
+mod documents;
 #[cfg(unix)]
 mod health;
 #[cfg(unix)]

@@ -1,5 +1,7 @@
 //! The program, and tiny models for it to run.
 
+mod characters;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -9,12 +11,32 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::schema;
+pub(crate) use characters::tokenizer;
 
 /// A home and a cache with nothing in them, so that none of the user's is ever seen.
 static NOWHERE: LazyLock<TempDir> = LazyLock::new(|| {
     let dir = tempfile::Builder::new().prefix("mlxk2_test_").tempdir();
     dir.expect("a temporary directory")
 });
+
+/// Makes a cache, or makes sure that one is a test's own, before anything is written to it: no wrong path
+/// costs anybody a model.
+pub(crate) fn claim_cache(cache: &Path) {
+    let sentinel = cache.join(".mlxk-test-sentinel");
+    if cache.exists() {
+        assert!(sentinel.is_file(), "{} is no test's cache", cache.display());
+        return;
+    }
+    std::fs::create_dir_all(cache).expect("a directory");
+    std::fs::write(sentinel, "made for a test of mlxk\n").expect("a file");
+}
+
+#[test]
+#[should_panic(expected = "is no test's cache")]
+fn nothing_is_written_to_a_cache_of_somebody_else() {
+    let somebodys = tempfile::tempdir().expect("a directory");
+    claim_cache(somebodys.path());
+}
 
 /// Returns the program, away from the settings and the models of whoever runs the tests.
 pub(crate) fn mlxk() -> Command {
@@ -167,33 +189,4 @@ impl TinyModel {
         edit(&mut value);
         self.write(name, value.to_string());
     }
-}
-
-/// A tokenizer whose tokens are the characters of printable ASCII.
-pub(crate) fn tokenizer() -> Value {
-    let characters = ('!'..='~').chain(['Ġ', 'Ċ']);
-    let vocab: serde_json::Map<String, Value> =
-        characters.enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-    json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": [],
-        "normalizer": null,
-        "pre_tokenizer": byte_level,
-        "post_processor": null,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "vocab": vocab,
-            "merges": []
-        }
-    })
 }
