@@ -21,6 +21,7 @@ mod repair;
 mod resolve;
 mod settings;
 mod table;
+mod verdicts;
 mod workspace;
 
 use std::panic::{self, AssertUnwindSafe};

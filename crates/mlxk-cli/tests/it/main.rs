@@ -26,4 +26,6 @@ mod storage;
 mod support;
 mod usage;
 #[cfg(unix)]
+mod verdicts;
+#[cfg(unix)]
 mod workspaces;
