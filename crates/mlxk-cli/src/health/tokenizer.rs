@@ -198,3 +198,27 @@ fn special_tokens(config: &Map<String, Value>) -> Map<String, Value> {
     let tokens = named.map(|(name, value)| (name.clone(), text(value)));
     tokens.filter(|(_, value)| value.is_string()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outline_needs_a_model_and_reads_over_it() {
+        for (text, expected) in [
+            (r#"{"model": {}}"#, Some(0)),
+            (r#"{"model": {"vocab": {"a": 1}, "merges": [["a", "b"]]}, "x": 1}"#, Some(0)),
+            (r#"{"added_tokens": [{"id": 1, "content": "a"}], "model": {}}"#, Some(1)),
+            (r#"{"model": []}"#, None),
+            (r#"{"model": null}"#, None),
+            (r#"{"model": {"vocab": {"a": 1}"#, None),
+            (r#"{"model": {"vocab": {"a" 1}}}"#, None),
+            (r#"{"added_tokens": []}"#, None),
+            (r#"{"added_tokens": [{"id": 1}], "model": {}}"#, None),
+            ("[]", None),
+        ] {
+            let outline = serde_json::from_str::<Outline>(text).ok();
+            assert_eq!(outline.map(|outline| outline.added_tokens.len()), expected, "{text}");
+        }
+    }
+}

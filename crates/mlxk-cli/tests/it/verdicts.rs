@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::corpus::cases;
-use crate::hub::{A, Hub, chat_model, without};
+use crate::hub::{A, Hub, base_model, chat_model, without};
 use crate::support::Ran;
 
 /// As long as files have to be left alone before anything about them is kept, and a little.
@@ -79,6 +79,8 @@ fn results_are_the_same_with_and_without() {
             case.model.write(&hub.path().join("workspaces").join(&case.name));
         }
     }
+    hub.put("org/chat", A, &chat_model());
+    hub.put("org/base", A, &base_model());
     settle();
     let commands: [&[&str]; 3] =
         [&["list", "--json"], &["health", "--json"], &["list", "--all", "--health", "--verbose"]];
