@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod repair;
 mod resolve;
+mod running;
 mod settings;
 mod table;
 mod verdicts;
@@ -47,7 +48,9 @@ fn main() -> ExitCode {
     if let Some(threads) = cli.threads.or_else(|| settings?.threads.value) {
         mlx_lm::core::kernels::set_threads(threads.into());
     }
-    match caught(|| commands::run(cli, &output)) {
+    let done = caught(|| commands::run(cli, &output));
+    running::leave();
+    match done {
         Ok(()) => output.exit_code(),
         Err(error) => output.failure(name, &error),
     }

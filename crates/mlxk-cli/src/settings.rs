@@ -102,6 +102,13 @@ impl Settings {
         Settings::read(&|name| std::env::var_os(name))
     }
 
+    /// Returns the settings of someone with this home and none of his own, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_home(home: &Path) -> Settings {
+        let read = Settings::read(&|name| (name == "HOME").then(|| home.into()));
+        read.expect("nothing is set that could be wrong")
+    }
+
     fn read(variable: Lookup<'_>) -> Result<Settings, CommandError> {
         let env = Environment { variable };
         let file = env.config_file();

@@ -9,6 +9,7 @@ const COMMANDS: [&str; 22] = [
     "",
     "run",
     "list",
+    "ps",
     "show",
     "rm",
     "du",
