@@ -13,9 +13,17 @@ mod health;
 #[cfg(unix)]
 mod hub;
 #[cfg(unix)]
+mod kills;
+#[cfg(unix)]
 mod list;
 mod measure;
+#[cfg(unix)]
+mod pages;
+#[cfg(unix)]
+mod ps;
 mod reference;
+#[cfg(unix)]
+mod regex;
 #[cfg(unix)]
 mod remove;
 mod run;
