@@ -223,14 +223,15 @@ fn is_plain(name: &str) -> bool {
 
 fn read_limited(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     // Asked before opening, which would wait for a writer if this were a pipe.
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => {}
+    let size = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return Ok(None),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(path, e)),
-    }
+    };
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut bytes = Vec::new();
+    // One byte more than there is, so that one call reads it all and the next sees the end.
+    let mut bytes = Vec::with_capacity(size.min(limit) as usize + 1);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     if bytes.len() as u64 > limit {
         return Err(Error::format(

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::detect::{Capability, Detected, Framework, ModelKind, detect};
 use crate::health::{self, HealthOptions, HealthReport};
-use crate::hub::{CachedModel, Snapshot, files};
+use crate::hub::{CachedModel, Snapshot};
+use crate::verdicts::{Tree, Verdict, Verdicts, detect_in};
 use crate::workspace::sentinel::Sentinel;
 
 /// The model object of the JSON interface.
@@ -77,18 +78,23 @@ pub(crate) struct Description {
 
 impl Description {
     /// Describes a revision of a cached model; none is a download that brought no files.
-    pub(crate) fn cached(model: &CachedModel, snapshot: Option<&Snapshot>) -> Description {
+    pub(crate) fn cached(
+        model: &CachedModel,
+        snapshot: Option<&Snapshot>,
+        verdicts: &Verdicts,
+    ) -> Description {
         let name = model.id().to_owned();
         let options = HealthOptions { name: Some(name.clone()), ..HealthOptions::default() };
         let mut description = match snapshot {
             Some(snapshot) => {
-                Description::new(name, &snapshot.dir, health::check(&snapshot.dir, &options))
+                let tree = Tree::read(&snapshot.dir);
+                let verdict = verdicts.get(&snapshot.dir, &tree, &options);
+                Description::new(name, &snapshot.dir, &tree, verdict)
             }
             None => {
-                let report = health::without_snapshot(&name);
-                let mut description = Description::new(name, model.dir(), report);
-                description.model.size_bytes = 0;
-                description
+                let health = health::without_snapshot(&name);
+                let verdict = Verdict { health, detected: detect_in(model.dir()) };
+                Description::new(name, model.dir(), &Tree::default(), verdict)
             }
         };
         description.model.hash = snapshot.and_then(Snapshot::hash).map(str::to_owned);
@@ -97,10 +103,15 @@ impl Description {
     }
 
     /// Describes a workspace, under the name that a list shows.
-    pub(crate) fn workspace(dir: &Path, display_name: Option<String>) -> Description {
+    pub(crate) fn workspace(
+        dir: &Path,
+        display_name: Option<String>,
+        verdicts: &Verdicts,
+    ) -> Description {
         let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
-        let report = health::check(dir, &HealthOptions::default());
-        let mut description = Description::new(path.display().to_string(), dir, report);
+        let tree = Tree::read(dir);
+        let verdict = verdicts.get(dir, &tree, &HealthOptions::default());
+        let mut description = Description::new(path.display().to_string(), dir, &tree, verdict);
         let model = &mut description.model;
         model.display_name = display_name;
         if let Some(mut sentinel) = managed(dir) {
@@ -113,14 +124,11 @@ impl Description {
         description
     }
 
-    fn new(name: String, dir: &Path, health: HealthReport) -> Description {
-        let found = ModelFiles::directory(dir);
-        let mut model = match &found {
-            Ok(files) => ModelObject::of_files(name, files),
-            Err(_) => ModelObject::of_files(name, &ModelFiles::embedded("", &[])),
-        };
+    fn new(name: String, dir: &Path, tree: &Tree, verdict: Verdict) -> Description {
+        let Verdict { health, detected } = verdict;
+        let mut model = ModelObject::new(name, detected);
         model.last_modified = last_modified(dir);
-        model.size_bytes = files(dir).iter().filter_map(|file| file.size).sum();
+        model.size_bytes = tree.bytes;
         if !health.healthy {
             model.health = Health::Unhealthy;
             model.set_obstacle(health.reason());
@@ -137,14 +145,19 @@ pub(crate) fn managed(dir: &Path) -> Option<Sentinel> {
 impl ModelObject {
     /// Describes files wherever they are, without a word on whether they are sound.
     pub(crate) fn of_files(name: String, files: &ModelFiles) -> ModelObject {
+        let last_modified = files.root().and_then(last_modified);
+        ModelObject { last_modified, ..ModelObject::new(name, detect(files)) }
+    }
+
+    fn new(name: String, detected: Detected) -> ModelObject {
         let Detected { framework, kind, capabilities, context_length, quantization, obstacle } =
-            detect(files);
+            detected;
         ModelObject {
             name,
             display_name: None,
             hash: None,
             size_bytes: 0,
-            last_modified: files.root().and_then(last_modified),
+            last_modified: None,
             framework,
             model_type: kind,
             capabilities,

@@ -12,13 +12,13 @@ use mlx_lm::config::ModelConfig;
 use mlx_lm::core::io::SafetensorsFile;
 use mlx_lm::files::ModelFiles;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use card::Card;
 
 /// Who makes files like these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Framework {
     #[serde(rename = "MLX")]
     Mlx,
@@ -40,7 +40,7 @@ impl Framework {
 }
 
 /// What a model is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ModelKind {
     Chat,
@@ -61,7 +61,7 @@ impl ModelKind {
 }
 
 /// What a model can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Capability {
     TextGeneration,
@@ -86,7 +86,7 @@ impl Capability {
 }
 
 /// What was found out of a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Detected {
     pub(crate) framework: Framework,
     pub(crate) kind: ModelKind,

@@ -19,8 +19,10 @@ mod output;
 mod progress;
 mod repair;
 mod resolve;
+mod running;
 mod settings;
 mod table;
+mod verdicts;
 mod workspace;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -46,7 +48,9 @@ fn main() -> ExitCode {
     if let Some(threads) = cli.threads.or_else(|| settings?.threads.value) {
         mlx_lm::core::kernels::set_threads(threads.into());
     }
-    match caught(|| commands::run(cli, &output)) {
+    let done = caught(|| commands::run(cli, &output));
+    running::leave();
+    match done {
         Ok(()) => output.exit_code(),
         Err(error) => output.failure(name, &error),
     }

@@ -9,6 +9,7 @@ use mlx_lm::load::{LoadOptions, Loaded};
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::resolve::{Purpose, Resolved, Resolver};
+use crate::running;
 use crate::settings::Settings;
 
 /// Returns the resolver that this user's settings make.
@@ -35,17 +36,20 @@ pub(crate) fn files(model: &Path) -> Result<ModelFiles, CommandError> {
     resolve(model)?.files()
 }
 
-/// Loads a model with its tokenizer; returns the seconds that this took.
+/// Loads a model with its tokenizer, for a command that `mlxk ps` is to name; returns the seconds
+/// that this took.
 ///
 /// # Errors
 /// As [`files`], and when the model does not load.
 pub(crate) fn load(
+    command: &str,
     model: &Path,
     options: &LoadOptions,
     output: &Output,
 ) -> Result<(ModelFiles, Loaded, f64), CommandError> {
     let started = Instant::now();
     let files = files(model)?;
+    running::enter(command, model);
     let loaded = mlx_lm::load::load(&files, options)?;
     for note in &loaded.notes {
         output.warning(note);

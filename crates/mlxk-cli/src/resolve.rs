@@ -110,7 +110,7 @@ impl Resolver {
         if is_explicit_path(spec) {
             return self.path(spec, purpose);
         }
-        if spec == Path::new(DEMO) && purpose == Purpose::Read {
+        if spec == Path::new(DEMO) && purpose != Purpose::Delete {
             return Ok(Resolved::Demo);
         }
         if purpose == Purpose::Read

@@ -20,12 +20,18 @@ Settings, and what decides each, the first that is set:
   hub_cache       HF_HUB_CACHE, HF_HOME/hub, the file, XDG_CACHE_HOME/huggingface/hub,
                   ~/.cache/huggingface/hub
   workspace_home  MLXK_WORKSPACE_HOME, the file, none
+  cache_dir       MLXK_CACHE_DIR, the file, XDG_CACHE_HOME/mlxk, ~/.cache/mlxk
+                  (on macOS ~/Library/Caches/mlxk); what lists found of sound models, to be
+                  quick the next time, and which processes run
+  no_cache        MLXK_NO_CACHE, the file, false; look at every model anew
 
 The file is MLXK_CONFIG, or mlxk/config.toml in XDG_CONFIG_HOME or ~/.config:
   hub_cache = \"~/models/hub\"
   workspace_home = \"~/models/workspaces\"
+  cache_dir = \"~/models/mlxk\"
   threads = 8
-  strict_exit = true";
+  strict_exit = true
+  no_cache = true";
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +69,10 @@ pub(crate) struct Settings {
     pub(crate) workspace_home: Setting<Option<PathBuf>>,
     pub(crate) threads: Setting<Option<u16>>,
     pub(crate) strict_exit: Setting<bool>,
+    /// Where this program keeps what it can find out again; it need not exist.
+    pub(crate) cache_dir: Setting<PathBuf>,
+    /// Whether nothing that was found out before is used.
+    pub(crate) no_cache: Setting<bool>,
     /// The file that was looked for, and whether it is there.
     pub(crate) file: Option<PathBuf>,
     pub(crate) file_exists: bool,
@@ -76,6 +86,8 @@ struct FileSettings {
     workspace_home: Option<PathBuf>,
     threads: Option<u16>,
     strict_exit: Option<bool>,
+    cache_dir: Option<PathBuf>,
+    no_cache: Option<bool>,
 }
 
 /// Looks up an environment variable.
@@ -90,6 +102,13 @@ impl Settings {
         Settings::read(&|name| std::env::var_os(name))
     }
 
+    /// Returns the settings of someone with this home and none of his own, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_home(home: &Path) -> Settings {
+        let read = Settings::read(&|name| (name == "HOME").then(|| home.into()));
+        read.expect("nothing is set that could be wrong")
+    }
+
     fn read(variable: Lookup<'_>) -> Result<Settings, CommandError> {
         let env = Environment { variable };
         let file = env.config_file();
@@ -100,10 +119,7 @@ impl Settings {
         let of_file = || Origin::File(file.clone().unwrap_or_default());
         let in_file = |path: PathBuf| Setting { value: env.expand(path), origin: of_file() };
         let hub_cache = env.hub_cache().or_else(|| from_file.hub_cache.map(in_file));
-        let hub_cache = match hub_cache.or_else(|| env.default_hub_cache()) {
-            Some(setting) => setting,
-            None => return Err(no_home()),
-        };
+        let hub_cache = hub_cache.or_else(|| env.default_hub_cache()).ok_or_else(no_home)?;
         let home =
             env.path("MLXK_WORKSPACE_HOME").or_else(|| from_file.workspace_home.map(in_file));
         let threads = match env.text("MLXK_THREADS")? {
@@ -116,11 +132,10 @@ impl Settings {
                 n => n.map(|n| (n, of_file())),
             },
         };
-        let strict_exit = match env.text("MLXK_STRICT_EXIT")? {
-            Some(text) => Some((is_yes(&text), Origin::Environment("MLXK_STRICT_EXIT"))),
-            None => from_file.strict_exit.map(|value| (value, of_file())),
-        };
-        let (strict_exit, strict_origin) = strict_exit.unwrap_or((false, Origin::Default));
+        let strict_exit = env.flag("MLXK_STRICT_EXIT", from_file.strict_exit, of_file)?;
+        let no_cache = env.flag("MLXK_NO_CACHE", from_file.no_cache, of_file)?;
+        let cache_dir = env.path("MLXK_CACHE_DIR").or_else(|| from_file.cache_dir.map(in_file));
+        let cache_dir = cache_dir.or_else(|| env.default_cache_dir()).ok_or_else(no_home)?;
         Ok(Settings {
             hub_cache,
             workspace_home: match home {
@@ -131,7 +146,9 @@ impl Settings {
                 Some((value, origin)) => Setting { value: Some(value), origin },
                 None => Setting { value: None, origin: Origin::Default },
             },
-            strict_exit: Setting { value: strict_exit, origin: strict_origin },
+            strict_exit,
+            cache_dir,
+            no_cache,
             file,
             file_exists,
         })
@@ -158,6 +175,20 @@ impl Environment<'_> {
     fn path(&self, name: &'static str) -> Option<Setting<PathBuf>> {
         let value = self.expand(self.get(name)?.into());
         Some(Setting { value, origin: Origin::Environment(name) })
+    }
+
+    /// Reads a setting that is on or off.
+    fn flag(
+        &self,
+        name: &'static str,
+        in_file: Option<bool>,
+        file: impl Fn() -> Origin,
+    ) -> Result<Setting<bool>, CommandError> {
+        Ok(match (self.text(name)?, in_file) {
+            (Some(text), _) => Setting { value: is_yes(&text), origin: Origin::Environment(name) },
+            (None, Some(value)) => Setting { value, origin: file() },
+            (None, None) => Setting { value: false, origin: Origin::Default },
+        })
     }
 
     fn home(&self) -> Option<PathBuf> {
@@ -195,6 +226,14 @@ impl Environment<'_> {
         }
         let value = self.home()?.join(".cache/huggingface/hub");
         Some(Setting { value, origin: Origin::Default })
+    }
+
+    fn default_cache_dir(&self) -> Option<Setting<PathBuf>> {
+        if let Some(cache) = self.path("XDG_CACHE_HOME") {
+            return Some(Setting { value: cache.value.join("mlxk"), ..cache });
+        }
+        let caches = if cfg!(target_os = "macos") { "Library/Caches/mlxk" } else { ".cache/mlxk" };
+        Some(Setting { value: self.home()?.join(caches), origin: Origin::Default })
     }
 }
 
@@ -266,6 +305,9 @@ mod tests {
             };
             assert_eq!(settings.hub_cache.origin, origin);
         }
+        let cache_dir = read(&all).expect("sound").cache_dir;
+        assert_eq!(cache_dir.value, Path::new("/h/d/mlxk"));
+        assert_eq!(cache_dir.origin, Origin::Environment("XDG_CACHE_HOME"));
         // Empty is unset.
         let settings = read(&[("HF_HOME", ""), ("HOME", "/h")]).expect("sound");
         assert_eq!(settings.hub_cache.origin, Origin::Default);
@@ -275,8 +317,8 @@ mod tests {
     fn the_file_is_behind_variables_and_before_defaults() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("config.toml");
-        let text =
-            "hub_cache = \"~/hub\"\nworkspace_home = \"/w\"\nthreads = 3\nstrict_exit = true\n";
+        let text = "hub_cache = \"~/hub\"\nworkspace_home = \"/w\"\nthreads = 3\nstrict_exit = true\n\
+                    cache_dir = \"~/c\"\nno_cache = true\n";
         std::fs::write(&file, text).expect("written");
         let path = file.to_str().expect("UTF-8");
         let base = [("MLXK_CONFIG", path), ("HOME", "/h")];
@@ -286,6 +328,9 @@ mod tests {
         assert_eq!(settings.hub_cache, hub_cache);
         assert_eq!(settings.threads, Setting { value: Some(3), origin: origin.clone() });
         assert_eq!(settings.strict_exit, Setting { value: true, origin: origin.clone() });
+        assert_eq!(settings.no_cache, Setting { value: true, origin: origin.clone() });
+        let cache_dir = Setting { value: "/h/c".into(), origin: origin.clone() };
+        assert_eq!(settings.cache_dir, cache_dir);
         let home = Setting { value: Some("/w".into()), origin };
         assert_eq!(settings.workspace_home, home);
         let variables = [("MLXK_THREADS", "5"), ("MLXK_STRICT_EXIT", "0"), ("HF_HOME", "/x")];

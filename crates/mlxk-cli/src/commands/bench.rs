@@ -16,6 +16,7 @@ use crate::commands::version::CLI_VERSION;
 use crate::error::{CommandError, Kind};
 use crate::model;
 use crate::output::{Bytes, Count, Output};
+use crate::running;
 
 /// Measure the speed of a model
 ///
@@ -170,6 +171,7 @@ fn load(args: &Args, output: &Output) -> Result<(String, Model), CommandError> {
         (Some(config), _) => Ok((config.display().to_string(), synthetic(config, dtype)?)),
         (None, Some(path)) => {
             let files = model::files(path)?;
+            running::enter("bench", path);
             let (model, notes) = Model::load(&files, &LoadOptions { dtype })?;
             notes.iter().for_each(|note| output.warning(note));
             Ok((path.display().to_string(), model))

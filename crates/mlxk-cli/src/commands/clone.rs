@@ -1,5 +1,6 @@
 //! `mlxk clone`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -9,20 +10,20 @@ use crate::error::{CommandError, Kind};
 use crate::health::{self, HealthOptions, HealthReport};
 use crate::model;
 use crate::output::{Output, printable};
-use crate::resolve::{Purpose, Resolved};
+use crate::resolve::{DEMO, Purpose, Resolved};
 use crate::settings::Settings;
 use crate::workspace::build::Building;
 use crate::workspace::sentinel::{Sentinel, Source};
 use crate::workspace::{copy, sentinel, target_path};
 
-/// Make a workspace of a cached model or a directory
+/// Make a workspace of a cached model, a directory, or the program's own model
 ///
 /// Copies the files into a directory of their own, where they can be changed; the file system
 /// shares their blocks where it can. The source stays as it is, and the workspace appears at once
 /// when it is complete. An unhealthy model is cloned, too, so that it can be mended.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The name of a cached model, which may end in @REVISION, or a directory
+    /// The name of a cached model, which may end in @REVISION, a directory, or `demo`
     #[arg(value_hint = clap::ValueHint::DirPath)]
     model: PathBuf,
 
@@ -62,7 +63,7 @@ pub(crate) struct Data {
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let settings = Settings::load()?;
-    let (dir, source) = source(args)?;
+    let (files, source) = source(args)?;
     let name = args.target_dir.clone().or_else(|| own_name(&source).map(PathBuf::from));
     let name = name.ok_or_else(|| CommandError::usage("the target directory is missing"))?;
     let home = settings.workspace_home.value.as_deref();
@@ -72,7 +73,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     }
     let target = target_path(&name, home);
     let caches = [settings.hub_cache.value.clone()];
-    let (building, health) = build(&dir, &target, source, &caches, !args.no_health_check)
+    let (building, health) = build(&files, &target, source, &caches, !args.no_health_check)
         .map_err(|error| with_data(error, args, &target))?;
     let target = building.target().to_path_buf();
     building.commit()?;
@@ -91,8 +92,30 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     }
 }
 
+/// The files to copy.
+enum Files {
+    In(PathBuf),
+    /// Those of the model that is part of the program.
+    OfProgram,
+}
+
+impl Files {
+    /// Writes them to a directory.
+    fn write(&self, dir: &Path) -> io::Result<()> {
+        match self {
+            Files::In(source) => {
+                let files = copy::files(source)?;
+                files.iter().try_for_each(|(name, path)| copy::copy(path, dir, name))
+            }
+            Files::OfProgram => fixtures::demo::FILES
+                .iter()
+                .try_for_each(|(name, content)| std::fs::write(dir.join(name), content)),
+        }
+    }
+}
+
 /// Finds the files to copy and what the sentinel calls their origin.
-fn source(args: &Args) -> Result<(PathBuf, Source), CommandError> {
+fn source(args: &Args) -> Result<(Files, Source), CommandError> {
     let spec = match (&args.branch, args.model.to_str()) {
         (Some(branch), Some(name)) => PathBuf::from(format!("{name}@{branch}")),
         _ => args.model.clone(),
@@ -100,13 +123,16 @@ fn source(args: &Args) -> Result<(PathBuf, Source), CommandError> {
     match model::resolver()?.resolve(&spec, Purpose::Download) {
         Ok(Resolved::Cached(cached)) => {
             let repo = cached.model.id().to_owned();
-            Ok((cached.snapshot.dir, Source { repo, revision: Some(cached.snapshot.commit) }))
+            let source = Source { repo, revision: Some(cached.snapshot.commit) };
+            Ok((Files::In(cached.snapshot.dir), source))
         }
-        Ok(Resolved::Workspace(dir)) => Ok((dir.clone(), of_directory(&dir))),
-        Ok(Resolved::Demo) => Err(CommandError::usage("the model of the program has no files")),
+        Ok(Resolved::Workspace(dir)) => Ok((Files::In(dir.clone()), of_directory(&dir))),
+        Ok(Resolved::Demo) => {
+            Ok((Files::OfProgram, Source { repo: DEMO.to_owned(), revision: None }))
+        }
         // Damaged ones are cloned to be mended.
         Err(_) if args.branch.is_none() && args.model.is_dir() => {
-            Ok((args.model.clone(), of_directory(&args.model)))
+            Ok((Files::In(args.model.clone()), of_directory(&args.model)))
         }
         Err(error) => Err(error),
     }
@@ -131,17 +157,15 @@ fn own_name(source: &Source) -> Option<&str> {
 
 /// Copies everything and writes the sentinel, which comes last.
 fn build(
-    dir: &Path,
+    files: &Files,
     target: &Path,
     source: Source,
     caches: &[PathBuf],
     with_health: bool,
 ) -> Result<(Building, Option<HealthReport>), CommandError> {
-    let failed = |error: std::io::Error| CommandError::new(Kind::CloneFailed, error.to_string());
+    let failed = |error: io::Error| CommandError::new(Kind::CloneFailed, error.to_string());
     let building = Building::begin(target, caches)?;
-    for (name, path) in copy::files(dir).map_err(failed)? {
-        copy::copy(&path, building.path(), &name).map_err(failed)?;
-    }
+    files.write(building.path()).map_err(failed)?;
     let mut sentinel = Sentinel::new("clone", source);
     pin(&mut sentinel, building.path());
     sentinel.write(building.path()).map_err(failed)?;

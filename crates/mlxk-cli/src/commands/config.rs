@@ -85,6 +85,8 @@ fn entries(settings: Settings, threads: Option<u16>, output: &Output) -> Vec<Ent
         entry("workspace_home", home.value.as_deref().map_or(Value::Null, path), home.origin),
         entry("threads", threads.value.map_or(Value::Null, Value::from), threads.origin),
         entry("strict_exit", strict_exit.value.into(), strict_exit.origin),
+        entry("cache_dir", path(&settings.cache_dir.value), settings.cache_dir.origin),
+        entry("no_cache", settings.no_cache.value.into(), settings.no_cache.origin),
     ]
 }
 

@@ -3,16 +3,16 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
 use crate::health::{self, CODES, Code, Finding, HealthOptions, HealthReport, Severity};
 use crate::hub::short_name;
-use crate::model;
 use crate::output::{Output, printable};
 use crate::resolve::{Purpose, Resolved, Resolver};
+use crate::settings::Settings;
+use crate::verdicts::{Tree, Verdicts, in_parallel};
 use crate::workspace;
 
 /// Check whether a model's files are all there and sound
@@ -118,18 +118,21 @@ enum Target {
 }
 
 impl Target {
-    fn check(&self, deep: bool) -> Entry {
+    fn check(&self, deep: bool, verdicts: &Verdicts) -> Entry {
+        let look = |dir: &Path, options: &HealthOptions| {
+            verdicts.get(dir, &Tree::read(dir), options).health
+        };
         match self {
             Target::Workspace(dir) => {
                 let path = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                let report = health::check(dir, &HealthOptions { deep, ..Default::default() });
+                let report = look(dir, &HealthOptions { deep, ..Default::default() });
                 let managed = Some(workspace::is_managed(dir));
                 Entry::new(path.display().to_string(), managed, report)
             }
             Target::Cached { name, dir } => {
                 let options =
                     HealthOptions { name: Some(name.clone()), deep, ..Default::default() };
-                Entry::new(name.clone(), None, health::check(dir, &options))
+                Entry::new(name.clone(), None, look(dir, &options))
             }
             Target::Hollow(name) => Entry::new(name.clone(), None, health::without_snapshot(name)),
             Target::Demo => {
@@ -144,12 +147,15 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     if let Some(code) = &args.explain {
         return explain(code, output);
     }
-    let resolver = model::resolver()?;
-    let targets = match &args.model {
-        Some(model) => named(&resolver, model)?.into_iter().collect(),
-        None => all(&resolver)?,
+    let settings = Settings::load()?;
+    let resolver = Resolver::of(&settings);
+    let (targets, verdicts): (Vec<_>, _) = match &args.model {
+        // Who asks for one model gets a look at it.
+        Some(model) => (named(&resolver, model)?.into_iter().collect(), Verdicts::default()),
+        None => (all(&resolver)?, Verdicts::load(&settings)),
     };
-    let entries = targets.par_iter().map(|target| target.check(args.deep)).collect();
+    let entries = in_parallel(targets, |target| target.check(args.deep, &verdicts));
+    verdicts.save();
     let data = Data::new(entries);
     if args.model.is_some() && data.summary.total == 0 {
         output.verdict(Kind::ModelNotFound);

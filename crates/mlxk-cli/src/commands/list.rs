@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -11,10 +10,11 @@ use super::version::System;
 use crate::describe::{Description, Health, ModelObject};
 use crate::detect::Capability;
 use crate::error::CommandError;
-use crate::model;
 use crate::output::{Bytes, Output};
 use crate::resolve::{Resolver, is_explicit_path, is_workspace_dir, workspaces_in};
+use crate::settings::Settings;
 use crate::table::{Column, relative_time, render, terminal_width};
+use crate::verdicts::{Verdicts, in_parallel};
 
 /// List the models in the cache and the workspace home
 ///
@@ -59,11 +59,14 @@ const SENTINEL: &str = "TEST-CACHE-SENTINEL";
 const USUAL_OWNER: &str = "mlx-community/";
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
-    let resolver = model::resolver()?;
+    let settings = Settings::load()?;
+    let resolver = Resolver::of(&settings);
+    let verdicts = Verdicts::load(&settings);
     let mut models = match &args.pattern {
-        Some(path) if is_explicit_path(path) => workspaces(path),
-        pattern => matching(&resolver, pattern.as_deref())?,
+        Some(path) if is_explicit_path(path) => workspaces(path, &verdicts),
+        pattern => matching(&resolver, pattern.as_deref(), &verdicts)?,
     };
+    verdicts.save();
     models.sort_by(|a, b| a.name.cmp(&b.name));
     if output.is_json() {
         // `show` has it.
@@ -79,25 +82,31 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
 }
 
 /// Describes what has a pattern in its name, all where there is none.
-fn matching(resolver: &Resolver, pattern: Option<&Path>) -> Result<Vec<ModelObject>, CommandError> {
+fn matching(
+    resolver: &Resolver,
+    pattern: Option<&Path>,
+    verdicts: &Verdicts,
+) -> Result<Vec<ModelObject>, CommandError> {
     let pattern = pattern.map_or(String::new(), |p| p.to_string_lossy().to_lowercase());
-    let has_pattern = |name: &str| name.to_lowercase().contains(&pattern);
-    let models: Vec<_> = resolver.models()?.into_iter().filter(|m| has_pattern(m.id())).collect();
-    let cached = models.into_par_iter().filter(|model| !model.id().contains(SENTINEL));
-    let mut objects: Vec<ModelObject> =
-        cached.map(|model| Description::cached(&model, model.main().as_ref()).model).collect();
-    let home = resolver.workspaces();
-    let workspaces = home.into_par_iter().filter_map(|dir| {
-        let name = dir.file_name()?.to_string_lossy().into_owned();
-        has_pattern(&name).then(|| Description::workspace(&dir, Some(name)).model)
+    let is_asked_for =
+        |name: &str| name.to_lowercase().contains(&pattern) && !name.contains(SENTINEL);
+    let cached: Vec<_> = resolver.models()?.into_iter().filter(|m| is_asked_for(m.id())).collect();
+    let mut objects = in_parallel(cached, |model| {
+        Description::cached(&model, model.main().as_ref(), verdicts).model
     });
-    objects.extend(workspaces.collect::<Vec<_>>());
+    let named = resolver.workspaces().into_iter().filter_map(|dir| {
+        let name = dir.file_name()?.to_string_lossy().into_owned();
+        name.to_lowercase().contains(&pattern).then_some((dir, name))
+    });
+    objects.extend(in_parallel(named.collect(), |(dir, name)| {
+        Description::workspace(&dir, Some(name), verdicts).model
+    }));
     Ok(objects)
 }
 
 /// Describes the workspaces that a path means: itself, those in it, or those whose names begin like
 /// it.
-fn workspaces(path: &Path) -> Vec<ModelObject> {
+fn workspaces(path: &Path, verdicts: &Verdicts) -> Vec<ModelObject> {
     let found: Vec<PathBuf> = if is_workspace_dir(path) || path.join("config.json").is_file() {
         vec![path.to_path_buf()]
     } else if path.is_dir() {
@@ -110,9 +119,10 @@ fn workspaces(path: &Path) -> Vec<ModelObject> {
         let siblings = path.parent().map_or_else(Vec::new, workspaces_in);
         siblings.into_iter().filter(begins).collect()
     };
-    let objects = found.into_par_iter();
     // Spelled as the user spelled the directory.
-    objects.map(|dir| Description::workspace(&dir, Some(dir.display().to_string())).model).collect()
+    in_parallel(found, |dir| {
+        Description::workspace(&dir, Some(dir.display().to_string()), verdicts).model
+    })
 }
 
 impl Args {

@@ -17,6 +17,7 @@ mod man;
 mod models;
 mod perplexity;
 mod prune;
+mod ps;
 mod rm;
 mod run;
 mod schema;
@@ -39,6 +40,7 @@ use crate::resolve::{Purpose, Resolved, Resolver};
 pub(crate) enum Command {
     Run(run::Args),
     List(list::Args),
+    Ps(ps::Args),
     Show(show::Args),
     Rm(rm::Args),
     Du(du::Args),
@@ -66,6 +68,7 @@ impl Command {
         match self {
             Command::Run(_) => "run",
             Command::List(_) => "list",
+            Command::Ps(_) => "ps",
             Command::Show(_) => "show",
             Command::Rm(_) => "rm",
             Command::Du(_) => "du",
@@ -92,6 +95,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
     match cli.command {
         Some(Command::Run(args)) => run::run(args, output),
         Some(Command::List(args)) => list::run(&args, output),
+        Some(Command::Ps(args)) => ps::run(&args, output),
         Some(Command::Show(args)) => show::run(&args, output),
         Some(Command::Rm(args)) => rm::run(&args, output),
         Some(Command::Du(args)) => du::run(&args, output),

@@ -55,7 +55,7 @@ pub(crate) struct Data<'a> {
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let dtype = args.dtype.map(Into::into);
     let text = read(&args.file)?;
-    let (_, loaded, _) = model::load(&args.model, &LoadOptions { dtype }, output)?;
+    let (_, loaded, _) = model::load("perplexity", &args.model, &LoadOptions { dtype }, output)?;
     let token_ids = loaded.tokenizer.encode(&text, true)?;
     if token_ids.len() < 2 {
         return Err(CommandError::usage(format!(

@@ -147,7 +147,8 @@ pub(super) fn run(args: Args, output: &Output) -> Result<(), CommandError> {
         return Err(CommandError::usage("a chat has no JSON output")
             .hint("give a prompt, or `-` to read it from stdin"));
     }
-    let (files, loaded, load_seconds) = model::load(&args.model, &LoadOptions::default(), output)?;
+    let (files, loaded, load_seconds) =
+        model::load("run", &args.model, &LoadOptions::default(), output)?;
     let options = GenerateOptions {
         max_tokens: Some(args.max_tokens.map_or(DEFAULT_MAX_TOKENS, |n| n as usize)),
         sampling: args.sampling.resolve(&files)?,

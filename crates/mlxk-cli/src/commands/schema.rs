@@ -27,6 +27,7 @@ type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 const DATA: &[(&str, SchemaOf)] = &[
     ("run", of::<commands::run::Data>),
     ("list", of::<commands::list::Data>),
+    ("ps", of::<commands::ps::Data>),
     ("show", of::<commands::show::Report>),
     ("rm", of::<commands::rm::Data>),
     ("du", of::<commands::du::Data>),

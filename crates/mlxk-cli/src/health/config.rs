@@ -7,19 +7,19 @@ use super::listing::State;
 use super::{Findings, Json, Model, codes};
 
 pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
-    if let Json::Broken(text) = model.json("generation_config.json")
+    if let Json::Broken(text) = &*model.json("generation_config.json")
         && !is_pointer(model, "generation_config.json")
     {
-        findings.add(&codes::GENERATION_CONFIG_INVALID, text);
+        findings.add(&codes::GENERATION_CONFIG_INVALID, text.as_str());
     }
-    match model.json("config.json") {
+    match &*model.json("config.json") {
         Json::Object(config) if config.as_object().is_some_and(serde_json::Map::is_empty) => {
             findings.add(&codes::CONFIG_INVALID, "config.json: an empty object");
         }
-        Json::Object(config) => settings(model, &config, findings),
+        Json::Object(config) => settings(model, config, findings),
         // The pointer is told already.
         Json::Broken(_) if is_pointer(model, "config.json") => {}
-        Json::Broken(text) => findings.add(&codes::CONFIG_INVALID, text),
+        Json::Broken(text) => findings.add(&codes::CONFIG_INVALID, text.as_str()),
         Json::Absent => {
             // A GGUF file has its configuration within; of a dead link its finding tells.
             let only_gguf =
@@ -50,14 +50,14 @@ fn settings(model: &Model<'_>, config: &Value, findings: &mut Findings) {
     if eos_is_null(config) {
         findings.add(&codes::EOS_NULL, "config.json: eos_token_id is null");
     }
-    if let Json::Object(generation) = model.json("generation_config.json")
-        && eos_is_null(&generation)
+    if let Json::Object(generation) = &*model.json("generation_config.json")
+        && eos_is_null(generation)
     {
         findings.add(&codes::EOS_NULL, "generation_config.json: eos_token_id is null");
     }
     for name in VIDEO_PROCESSOR_FILES {
-        if let Json::Object(value) = model.json(name) {
-            for key in VIDEO_PROCESSOR_KEYS.iter().filter(|key| is_null(&value, key)) {
+        if let Json::Object(value) = &*model.json(name) {
+            for key in VIDEO_PROCESSOR_KEYS.iter().filter(|key| is_null(value, key)) {
                 findings.add(&codes::VIDEO_PROCESSOR_NULL, format!("{name}: {key} is null"));
             }
         }

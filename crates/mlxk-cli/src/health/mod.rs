@@ -18,7 +18,10 @@ mod processors;
 mod tokenizer;
 mod weights;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -28,7 +31,7 @@ use mlx_lm::files::ModelFiles;
 
 pub(crate) use codes::{CODES, Code, Remedy, Severity};
 pub(crate) use listing::BUILDING;
-use listing::Listing;
+use listing::{Listing, State};
 
 /// What to look at, and how findings are to be told.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +65,27 @@ pub(crate) struct Finding {
     pub(crate) defect: Option<&'static str>,
 }
 
+impl Finding {
+    /// Makes a finding of a code by its name; nothing where there is no such code.
+    pub(crate) fn known(code: &str, message: String, repair: Option<String>) -> Option<Finding> {
+        let code = CODES.iter().find(|known| known.name == code)?;
+        Some(Finding::new(code, message, repair))
+    }
+
+    fn new(code: &Code, message: String, repair: Option<String>) -> Finding {
+        let Code { name, severity, defect, .. } = *code;
+        Finding { code: name, severity, message, repair, defect }
+    }
+}
+
 impl HealthReport {
+    /// Sorts findings and judges by them.
+    pub(crate) fn new(mut findings: Vec<Finding>) -> HealthReport {
+        findings.sort_by_key(|finding| finding.severity);
+        let healthy = findings.iter().all(|finding| finding.severity != Severity::Error);
+        HealthReport { healthy, findings }
+    }
+
     /// Returns one line for the whole, as `reason` of the JSON interface.
     pub(crate) fn reason(&self) -> String {
         let count = |severity| self.findings.iter().filter(|f| f.severity == severity).count();
@@ -95,17 +118,14 @@ pub(crate) fn check(dir: &Path, options: &HealthOptions) -> HealthReport {
             findings.add(code, format!("{}: {error}", dir.display()));
         }
     }
-    let mut findings = findings.list;
-    findings.sort_by_key(|finding| finding.severity);
-    let healthy = findings.iter().all(|finding| finding.severity != Severity::Error);
-    HealthReport { healthy, findings }
+    HealthReport::new(findings.list)
 }
 
 /// Makes the report of a cached model of which there is no revision.
 pub(crate) fn without_snapshot(name: &str) -> HealthReport {
     let mut findings = Findings { place: Place::Cached(name.to_owned()), list: Vec::new() };
     findings.add(&codes::SNAPSHOT_MISSING, format!("{name}: the cache has no revision of it"));
-    HealthReport { healthy: false, findings: findings.list }
+    HealthReport::new(findings.list)
 }
 
 /// What all parts of a check look at.
@@ -116,24 +136,38 @@ struct Model<'a> {
     files: Option<ModelFiles>,
     /// `config.json`, where it is an object.
     config: Option<Value>,
+    /// The JSON files that were read, by name: several parts of a check look at the same ones.
+    json: RefCell<BTreeMap<String, Rc<Json>>>,
 }
 
 impl<'a> Model<'a> {
     fn read(dir: &'a Path) -> std::io::Result<Self> {
         let listing = Listing::read(dir)?;
         let files = ModelFiles::directory(dir).ok();
-        let mut model = Model { dir, listing, files, config: None };
-        if let Json::Object(config) = model.json("config.json") {
-            model.config = Some(config);
+        let mut model = Model { dir, listing, files, config: None, json: RefCell::default() };
+        if let Json::Object(config) = &*model.json("config.json") {
+            model.config = Some(config.clone());
         }
         Ok(model)
     }
 
     /// Reads a file that is to hold a JSON object.
-    fn json(&self, name: &str) -> Json {
-        let Some(files) = self.files.as_ref().filter(|files| files.contains(name)) else {
+    fn json(&self, name: &str) -> Rc<Json> {
+        if let Some(json) = self.json.borrow().get(name) {
+            return json.clone();
+        }
+        let json = Rc::new(self.read_json(name));
+        self.json.borrow_mut().insert(name.to_owned(), json.clone());
+        json
+    }
+
+    fn read_json(&self, name: &str) -> Json {
+        let (Some(files), Some(entry)) = (&self.files, self.listing.get(name)) else {
             return Json::Absent;
         };
+        if matches!(entry.state, State::Dangling | State::Unreadable(_)) && !files.contains(name) {
+            return Json::Absent;
+        }
         match files.read_json(name) {
             Ok(Some(value)) if value.is_object() => Json::Object(value),
             Ok(Some(_)) => Json::Broken(format!("{name}: not a JSON object")),
@@ -179,8 +213,7 @@ impl Findings {
     }
 
     fn push(&mut self, code: &'static Code, message: String, repair: Option<String>) {
-        let Code { name, severity, defect, .. } = *code;
-        self.list.push(Finding { code: name, severity, message, repair, defect });
+        self.list.push(Finding::new(code, message, repair));
     }
 
     fn has_error(&self) -> bool {

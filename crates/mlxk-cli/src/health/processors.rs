@@ -15,10 +15,10 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
     }
     let mut absent = 0;
     for name in FILES {
-        match model.json(name) {
+        match &*model.json(name) {
             Json::Absent => absent += usize::from(model.listing.get(name).is_none()),
             Json::Broken(_) if is_pointer(model, name) => {}
-            Json::Broken(text) => findings.add(&codes::PROCESSOR_INVALID, text),
+            Json::Broken(text) => findings.add(&codes::PROCESSOR_INVALID, text.as_str()),
             Json::Object(_) => {}
         }
     }

@@ -1,10 +1,12 @@
 //! Tokenizer, chat template.
 
+use std::fmt;
+
 use mlx_lm::chat::{ChatTemplate, Message, RenderOptions};
 use mlx_lm::files::ModelFiles;
 use mlx_lm::tokenizer::Tokenizer;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::config::is_pointer;
@@ -20,9 +22,9 @@ pub(super) fn check(model: &Model<'_>, deep: bool, findings: &mut Findings) {
     let Some(files) = &model.files else { return };
     let before = findings.list.len();
     for name in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
-        match model.json(name) {
+        match &*model.json(name) {
             Json::Broken(text) if !is_pointer(model, name) => {
-                findings.add(&codes::TOKENIZER_CONFIG_INVALID, text);
+                findings.add(&codes::TOKENIZER_CONFIG_INVALID, text.as_str());
             }
             _ => {}
         }
@@ -41,7 +43,7 @@ struct Outline {
     #[serde(default)]
     added_tokens: Vec<Added>,
     #[serde(rename = "model")]
-    _model: IgnoredMap,
+    _model: AnyObject,
 }
 
 #[derive(Deserialize)]
@@ -49,11 +51,27 @@ struct Added {
     content: String,
 }
 
-/// An object whose entries do not matter.
-#[derive(Deserialize)]
-struct IgnoredMap {
-    #[serde(flatten)]
-    _entries: std::collections::BTreeMap<String, IgnoredAny>,
+/// An object whose entries do not matter: hundreds of thousands of tokens and merges, which are
+/// read over and not kept.
+struct AnyObject;
+
+impl<'de> Deserialize<'de> for AnyObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnyObject)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyObject {
+    type Value = AnyObject;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AnyObject, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(AnyObject)
+    }
 }
 
 impl Outline {
@@ -124,14 +142,15 @@ fn template(
     outline: Option<&Outline>,
     findings: &mut Findings,
 ) {
-    let config = match model.json("tokenizer_config.json") {
+    let (json, none) = (model.json("tokenizer_config.json"), Map::new());
+    let config = match &*json {
         Json::Object(Value::Object(config)) => config,
         Json::Broken(_) => return,
-        _ => Map::new(),
+        _ => &none,
     };
-    match ChatTemplate::from_files(files, &config) {
+    match ChatTemplate::from_files(files, config) {
         Ok(Some(template)) => {
-            let template = template.with_special_tokens(special_tokens(&config));
+            let template = template.with_special_tokens(special_tokens(config));
             let chat = [Message::user("Hello"), Message::assistant("Hi."), Message::user("Bye")];
             let options = RenderOptions { add_generation_prompt: true, ..Default::default() };
             let rendered = template.check().and_then(|()| template.render(&chat, None, &options));
@@ -178,4 +197,28 @@ fn special_tokens(config: &Map<String, Value>) -> Map<String, Value> {
     let named = config.iter().filter(|(name, _)| name.ends_with("_token"));
     let tokens = named.map(|(name, value)| (name.clone(), text(value)));
     tokens.filter(|(_, value)| value.is_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outline_needs_a_model_and_reads_over_it() {
+        for (text, expected) in [
+            (r#"{"model": {}}"#, Some(0)),
+            (r#"{"model": {"vocab": {"a": 1}, "merges": [["a", "b"]]}, "x": 1}"#, Some(0)),
+            (r#"{"added_tokens": [{"id": 1, "content": "a"}], "model": {}}"#, Some(1)),
+            (r#"{"model": []}"#, None),
+            (r#"{"model": null}"#, None),
+            (r#"{"model": {"vocab": {"a": 1}"#, None),
+            (r#"{"model": {"vocab": {"a" 1}}}"#, None),
+            (r#"{"added_tokens": []}"#, None),
+            (r#"{"added_tokens": [{"id": 1}], "model": {}}"#, None),
+            ("[]", None),
+        ] {
+            let outline = serde_json::from_str::<Outline>(text).ok();
+            assert_eq!(outline.map(|outline| outline.added_tokens.len()), expected, "{text}");
+        }
+    }
 }

@@ -107,6 +107,7 @@ fn names_are_read_in_their_order() {
         ("ws", Delete, "workspace_model "),
         ("ws", Download, "model_not_found "),
         ("demo", Read, "demo"),
+        ("demo", Download, "demo"),
         ("demo", Delete, "model_not_found "),
         (&path, Read, "workspace by-path"),
         (&path, Download, "workspace by-path"),

@@ -14,9 +14,17 @@ mod health;
 #[cfg(unix)]
 mod hub;
 #[cfg(unix)]
+mod kills;
+#[cfg(unix)]
 mod list;
 mod measure;
+#[cfg(unix)]
+mod pages;
+#[cfg(unix)]
+mod ps;
 mod reference;
+#[cfg(unix)]
+mod regex;
 #[cfg(unix)]
 mod remove;
 mod run;
@@ -26,5 +34,7 @@ mod show;
 mod storage;
 mod support;
 mod usage;
+#[cfg(unix)]
+mod verdicts;
 #[cfg(unix)]
 mod workspaces;

@@ -9,6 +9,7 @@ pub(crate) const COMMANDS: [&str; 22] = [
     "",
     "run",
     "list",
+    "ps",
     "show",
     "rm",
     "du",

@@ -1,9 +1,7 @@
-//! `mlxk clone` and the repairs of `mlxk convert`: what they make, what they leave alone, and what
-//! is left when they are killed.
+//! `mlxk clone` and the repairs of `mlxk convert`: what they make, and what they leave alone.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use mlx_lm::core::io::SafetensorsFile;
 use serde_json::{Value, json};
@@ -13,12 +11,12 @@ use crate::corpus::{INDEX, Model, npz, safetensors};
 use crate::health::mlxk_with;
 use crate::support::Ran;
 
-fn run(hub: &Path, args: &[&str]) -> Ran {
+pub(crate) fn run(hub: &Path, args: &[&str]) -> Ran {
     mlxk_with(hub, None).args(args).output().expect("mlxk starts").into()
 }
 
 /// Hashes each file of a tree, links as what they lead to.
-fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in dir.read_dir().into_iter().flatten() {
         let entry = entry.expect("an entry");
@@ -34,7 +32,7 @@ fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-fn codes(hub: &Path, dir: &Path) -> Vec<String> {
+pub(crate) fn codes(hub: &Path, dir: &Path) -> Vec<String> {
     let data = run(hub, &["health", text(dir), "--json"]).data();
     let lists = ["healthy", "unhealthy"].map(|list| data[list].as_array().expect("a list").clone());
     let entries: Vec<Value> = lists.concat();
@@ -42,7 +40,7 @@ fn codes(hub: &Path, dir: &Path) -> Vec<String> {
     findings.iter().map(|f| f["code"].as_str().expect("a code").to_owned()).collect()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
@@ -111,7 +109,7 @@ fn nothing_is_converted_from_or_into_the_cache() {
 }
 
 /// The bytes of every tensor of a directory's safetensors files, hashed.
-fn tensors(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn tensors(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = dir.read_dir().expect("a directory").map(|entry| entry.expect("an entry").path());
     let files = files.filter(|path| text(path).ends_with(".safetensors"));
     let files: Vec<_> = files.map(|path| SafetensorsFile::open(path).expect("sound")).collect();
@@ -272,63 +270,24 @@ fn an_incomplete_model_gets_no_index_that_hides_it() {
     assert!(target.exists());
 }
 
-/// Kills at random times: whatever is at the target then is complete, and source and cache are as
-/// they were.
+/// What a new user does first: the program's own model, as files that can be looked at and changed.
 #[test]
-fn a_kill_leaves_the_source_and_no_wreck() {
+fn the_program_s_model_becomes_a_workspace() {
     let root = tempfile::tempdir().expect("a directory");
-    let root = root.path().canonicalize().expect("a directory");
-    let hub = root.join("hub");
-    let mut model = Model::llama(2);
-    model.remove(INDEX);
-    (0..40).for_each(|i| model.put(&format!("extra/{i}.txt"), vec![b'x'; 1 << 14]));
-    model.write_cached(&hub, "org/m");
-    let source = root.join("src");
-    model.write(&source);
-    let (hub_before, source_before) = (tree(&hub), tree(&source));
-    let out = root.join("out");
-    std::fs::create_dir(&out).expect("a directory");
-    let target = out.join("ws");
-    let commands = [
-        vec!["clone", "org/m", text(&target)],
-        vec!["convert", text(&source), text(&target), "--repair-all"],
-    ];
-    let expected = commands.clone().map(|args| {
-        let started = Instant::now();
-        run(&hub, &args).ok();
-        let took = started.elapsed();
-        let files: Vec<String> = tree(&target).into_keys().collect();
-        std::fs::remove_dir_all(&target).expect("removed");
-        (files, took)
-    });
-    let (deadline, mut kills, mut finished) = (Instant::now() + Duration::from_secs(20), 0, 0);
-    for i in 0..400u32 {
-        let which = (i % 2) as usize;
-        let (files, took) = &expected[which];
-        let mut child = mlxk_with(&hub, None).args(&commands[which]).spawn().expect("mlxk starts");
-        // Spread over the time that the command takes, in an order without a pattern.
-        std::thread::sleep(took.mul_f64(f64::from(i * 37 % 101) / 95.0));
-        child.kill().expect("killed");
-        let status = child.wait().expect("ended");
-        kills += u32::from(!status.success());
-        if target.exists() {
-            finished += 1;
-            assert_eq!(&tree(&target).into_keys().collect::<Vec<_>>(), files, "kill {i}");
-            std::fs::remove_dir_all(&target).expect("removed");
-        }
-        let left: Vec<_> = out.read_dir().expect("a directory").flatten().collect();
-        assert!(left.len() <= 1, "the next run removes what a kill left");
-        for entry in left {
-            let name = entry.file_name().into_string().expect("UTF-8");
-            assert!(name.starts_with(".ws.mlxk-partial-"), "{name}");
-        }
-        if Instant::now() > deadline {
-            break;
-        }
-    }
-    assert!(kills > 20 && finished > 0, "{kills} kills, {finished} finished");
-    assert_eq!(tree(&hub), hub_before);
-    assert_eq!(tree(&source), source_before);
-    run(&hub, &commands[0]).ok();
-    assert_eq!(out.read_dir().expect("a directory").count(), 1, "leftovers are gone");
+    let (hub, target) = (root.path().join("hub"), root.path().join("mine"));
+    let data = run(&hub, &["clone", "demo", text(&target), "--json"]).data();
+    assert_eq!((&data["model"], &data["health"]), (&json!("demo"), &json!("healthy")));
+    let mut files = tree(&target);
+    files.remove(".mlxk_workspace.json").expect("managed");
+    assert_eq!(files, tree(&fixtures::path("../models/demo")));
+    let question = ["--thinking", "off", "What is the capital of France?"];
+    let answer = |model: &str| run(&hub, &[&["run", model], &question[..]].concat()).ok();
+    assert_eq!(answer(text(&target)), answer("demo"));
+    let shown = run(&hub, &["show", text(&target), "--json"]).data();
+    assert_eq!(
+        (&shown["model"]["clean"], &shown["model"]["origin"]),
+        (&json!(true), &json!("demo"))
+    );
+    let ran = run(&hub, &["clone", "demo", text(&target)]);
+    assert_eq!(ran.code, Some(1), "it is there already: {}", ran.stderr);
 }

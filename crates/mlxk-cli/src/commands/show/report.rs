@@ -18,6 +18,7 @@ use crate::error::{CommandError, Kind};
 use crate::health::{Finding, HealthReport};
 use crate::output::Bytes;
 use crate::resolve::Resolved;
+use crate::verdicts::Verdicts;
 
 /// `data` of the envelope; field names are mlx-knife's where it has them.
 #[derive(Serialize, JsonSchema)]
@@ -157,9 +158,13 @@ impl Report {
 
 /// Describes what a name means.
 fn describe(resolved: &Resolved, files: &ModelFiles) -> Description {
+    // Who asks for one model gets a look at it.
+    let fresh = Verdicts::default();
     match resolved {
-        Resolved::Workspace(dir) => Description::workspace(dir, None),
-        Resolved::Cached(cached) => Description::cached(&cached.model, Some(&cached.snapshot)),
+        Resolved::Workspace(dir) => Description::workspace(dir, None, &fresh),
+        Resolved::Cached(cached) => {
+            Description::cached(&cached.model, Some(&cached.snapshot), &fresh)
+        }
         Resolved::Demo => {
             let mut model = ModelObject::of_files(files.name().to_owned(), files);
             let names = files.list();
