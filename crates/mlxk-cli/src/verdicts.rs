@@ -45,14 +45,20 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// Looks into the files of a directory.
     pub(crate) fn of(dir: &Path, options: &HealthOptions) -> Verdict {
-        Verdict { health: health::check(dir, options), detected: detect_in(dir) }
+        let files = ModelFiles::directory(dir).ok();
+        let detected = detect_files(files.as_ref());
+        Verdict { health: health::check_files(dir, files, options), detected }
     }
 }
 
-/// Finds out what the model in a directory is; one without files is nothing.
+/// Finds out what the model in a directory is.
 pub(crate) fn detect_in(dir: &Path) -> Detected {
-    let files = ModelFiles::directory(dir);
-    detect(&files.unwrap_or_else(|_| ModelFiles::embedded("", &[])))
+    detect_files(ModelFiles::directory(dir).ok().as_ref())
+}
+
+/// Finds out what files are; none are nothing.
+fn detect_files(files: Option<&ModelFiles>) -> Detected {
+    files.map_or_else(|| detect(&ModelFiles::embedded("", &[])), detect)
 }
 
 /// The verdicts of earlier runs.

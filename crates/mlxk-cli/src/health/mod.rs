@@ -100,8 +100,17 @@ impl HealthReport {
 
 /// Checks the model of a directory.
 pub(crate) fn check(dir: &Path, options: &HealthOptions) -> HealthReport {
+    check_files(dir, ModelFiles::directory(dir).ok(), options)
+}
+
+/// Checks the model of a directory whose files are known; nothing where it holds none.
+pub(crate) fn check_files(
+    dir: &Path,
+    files: Option<ModelFiles>,
+    options: &HealthOptions,
+) -> HealthReport {
     let mut findings = Findings { place: Place::new(dir, options), list: Vec::new() };
-    match Model::read(dir) {
+    match Model::read(dir, files) {
         Ok(model) => {
             listing::check(&model, options.building, &mut findings);
             config::check(&model, &mut findings);
@@ -141,9 +150,8 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn read(dir: &'a Path) -> std::io::Result<Self> {
+    fn read(dir: &'a Path, files: Option<ModelFiles>) -> std::io::Result<Self> {
         let listing = Listing::read(dir)?;
-        let files = ModelFiles::directory(dir).ok();
         let mut model = Model { dir, listing, files, config: None, json: RefCell::default() };
         if let Json::Object(config) = &*model.json("config.json") {
             model.config = Some(config.clone());

@@ -9,7 +9,7 @@ const REGENERATE: &str = "MLXK_REGENERATE";
 /// Stands before the outputs of commands, with their number, and behind them, with the exit code.
 const MARK: char = '\u{1e}';
 /// What stands for the directory in which all happens.
-const HOME: &str = "/home/you";
+const HOME: &str = "/you";
 
 /// All that the page may use beside mlxk: what there is on every system.
 const TOOLS: [&str; 10] =

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::run;
 
-pub(crate) const COMMANDS: [&str; 22] = [
+pub(crate) const COMMANDS: &[&str] = &[
     "",
     "run",
     "list",
