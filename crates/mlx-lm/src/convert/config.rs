@@ -22,6 +22,9 @@ pub(super) fn converted(raw: &Value, plan: &Plan, args: &ConfigArgs) -> Value {
     if args.drops_vision {
         object.remove("vision_config");
     }
+    if let Some(ids) = &args.eos_token_ids {
+        object.insert("eos_token_id".to_owned(), ids.clone());
+    }
     if plan.layers.values().any(Option::is_some) {
         let quantization = Value::Object(quantization(plan, args, &before));
         object.insert("quantization".to_owned(), quantization.clone());
@@ -36,6 +39,9 @@ pub(super) struct ConfigArgs {
     pub(super) default: Option<Quantization>,
     /// Whether every layer gets an entry, dense ones, too: those of a source that was quantized.
     pub(super) is_complete: bool,
+    /// The tokens that end an answer, where the generation settings name some, which readers of the
+    /// configuration alone do not see.
+    pub(super) eos_token_ids: Option<Value>,
     /// Whether the model has no part for images any more.
     pub(super) drops_vision: bool,
 }

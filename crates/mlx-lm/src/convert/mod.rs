@@ -194,6 +194,7 @@ pub fn convert(mut args: ConvertArgs<'_>) -> Result<Converted, ConvertError> {
             false => args.quantize.then_some(default),
         },
         is_complete: was_quantized,
+        eos_token_ids: eos_token_ids(&files),
         drops_vision: models::family(&config).is_ok(),
     };
     let new_config = config::converted(&config.raw, &plan, &config_args);
@@ -305,6 +306,19 @@ pub(crate) fn declared_dtype(raw: &Value) -> Option<Dtype> {
     let named = places.flat_map(|config| ["torch_dtype", "dtype"].map(|key| config.get(key)));
     let first = named.flatten().find(|value| !value.is_null())?;
     Dtype::from_name(first.as_str()?).filter(|dtype| is_float(*dtype))
+}
+
+/// Returns the tokens that the generation settings name, as mlx-lm takes them: those that are not
+/// null, 0 or nothing. Broken settings name none.
+fn eos_token_ids(files: &ModelFiles) -> Option<Value> {
+    let settings = files.read_json("generation_config.json").ok()??;
+    let ids = settings.get("eos_token_id")?;
+    let is_any = match ids {
+        Value::Number(id) => id.as_u64().is_some_and(|id| id > 0),
+        Value::Array(ids) => !ids.is_empty(),
+        _ => false,
+    };
+    is_any.then(|| ids.clone())
 }
 
 /// Returns a text that stands for source and options.

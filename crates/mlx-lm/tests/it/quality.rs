@@ -65,6 +65,7 @@ fn conversations() -> String {
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     cases
         .iter()
+        .take(4)
         .map(|case| text(&case["prompt"]) + &text(&case["output"]) + "<|im_end|>\n")
         .collect()
 }

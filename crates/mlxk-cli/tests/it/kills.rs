@@ -15,9 +15,12 @@ use crate::corpus::{INDEX, Model};
 use crate::health::mlxk_with;
 use crate::workspaces::{run, text, tree};
 
-/// Set to a number of kills; without it they end when the time is over.
+/// Set to a number of kills; without it they end when the time is over and every command was killed
+/// often enough, which takes longer where the machine has other work.
 const KILLS: &str = "MLXK_TEST_KILLS";
-const TIME: Duration = Duration::from_secs(18);
+const TIME: Duration = Duration::from_secs(12);
+const LIMIT: Duration = Duration::from_secs(600);
+const ENOUGH: u32 = 6;
 const SENTINEL: &str = ".mlxk_workspace.json";
 
 type Tree = BTreeMap<String, Vec<u8>>;
@@ -166,7 +169,9 @@ fn a_kill_at_any_moment_leaves_all_or_nothing() {
     let (mut kills, mut complete, mut partial) = ([0; 3], [0; 3], [0; 3]);
     for i in 0.. {
         let done: u32 = kills.iter().sum();
-        if wanted.map_or(begin.elapsed() > TIME, |wanted| done >= wanted) {
+        let is_enough = kills.iter().all(|&n| n >= ENOUGH) && partial.iter().all(|&n: &u32| n > 0);
+        let is_over = is_enough && begin.elapsed() > TIME || begin.elapsed() > LIMIT;
+        if wanted.map_or(is_over, |wanted| done >= wanted) {
             break;
         }
         let which = i % jobs.len();
@@ -204,6 +209,6 @@ fn a_kill_at_any_moment_leaves_all_or_nothing() {
     }
     println!("{kills:?} kills of clone, repair, quantize in {:.0?}:", begin.elapsed());
     println!("{complete:?} left all, {partial:?} something hidden, the others nothing");
-    assert!(kills.iter().all(|&n| n > 5), "{kills:?} kills");
+    assert!(kills.iter().all(|&n| n >= ENOUGH), "{kills:?} kills");
     assert!(partial.iter().all(|&n| n > 0), "{partial:?} left something half done");
 }

@@ -422,3 +422,26 @@ fn a_run_that_was_ended_goes_on() {
         assert!(a.expect("a file") == b.expect("a file"), "{:?}", entry.file_name());
     }
 }
+
+/// Who reads the configuration alone is told by it where an answer ends.
+#[test]
+fn tokens_that_end_answers_come_from_the_generation_settings() {
+    for (settings, expected) in [
+        (Some(r#"{"eos_token_id": [5, 6]}"#), json!([5, 6])),
+        (Some(r#"{"eos_token_id": 7}"#), json!(7)),
+        (Some(r#"{"eos_token_id": null}"#), json!(2)),
+        (Some(r#"{"eos_token_id": []}"#), json!(2)),
+        (Some(r#"{"eos_token_id": "#), json!(2)),
+        (None, json!(2)),
+    ] {
+        let (root, fixture, to) = place("checkpoints/qwen3-f32");
+        let source = root.path().join("source");
+        copy(&fixture, &source);
+        edit_config(&source, |config| config["eos_token_id"] = 2.into());
+        if let Some(settings) = settings {
+            std::fs::write(source.join("generation_config.json"), settings).expect("a file");
+        }
+        converted(ConvertArgs { quantize: true, q_group_size: 32, ..args(&source, &to) });
+        assert_eq!(read_json(&to.join("config.json"))["eos_token_id"], expected, "{settings:?}");
+    }
+}
