@@ -32,7 +32,7 @@ pub const ROBUSTNESS: Selection = &[
             "chat::a_turn_that_fails_",
             "convert::ctrl_c_",
             "convert::what_cannot_be_",
-            "workspaces::a_kill_",
+            "kills::",
             "storage::damaged_",
             "remove::nothing_outside_",
         ],

@@ -151,7 +151,7 @@ impl Sensitivities {
         while let Some(best) = ladders
             .iter_mut()
             .filter(|ladder| ladder.next().is_some_and(|step| step.n_bits <= left))
-            .max_by(|a, b| a.gain().total_cmp(&b.gain()).then_with(|| b.path.cmp(&a.path)))
+            .max_by(|a, b| a.gain().total_cmp(&b.gain()).then_with(|| b.path.cmp(a.path)))
         {
             left -= best.next().map_or(0.0, |step| step.n_bits);
             best.at += 1;
