@@ -92,3 +92,19 @@ pub(super) fn squares(a: &[u8], b: &[u8]) -> (f64, f64) {
     }
     (difference, norm)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_summed() {
+        let bytes =
+            |numbers: &[f32]| -> Vec<u8> { numbers.iter().flat_map(|x| x.to_le_bytes()).collect() };
+        let (a, b) = (bytes(&[1.0, 2.0, -3.0]), bytes(&[1.0, 2.5, -5.0]));
+        assert_eq!(squares(&a, &b), (4.25, 14.0));
+        // Sums of many are as exact as those of few.
+        let (a, b) = (bytes(&[1.0; 100_000]), bytes(&[1.5; 100_000]));
+        assert_eq!(squares(&a, &b), (25_000.0, 100_000.0));
+    }
+}

@@ -364,7 +364,7 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(i, &(n_weights, cost))| LayerSensitivity {
-                path: format!("layers.{i}"),
+                path: format!("layers.{i:02}"),
                 n_weights,
                 overhead: 0.5,
                 costs: costs(cost),
