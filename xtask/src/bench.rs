@@ -4,6 +4,8 @@
 //! number of threads, and medians over the rounds are compared. Both sides have random weights of
 //! one shape; the peer's model lies in a directory of the user's.
 
+mod shapes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -108,7 +110,11 @@ fn cpu(flags: &Bench) -> Result<ExitCode> {
     let (mlxk, configs) = (target.join("release/mlxk"), target.join("bench"));
     std::fs::create_dir_all(&configs)?;
     let bench = Runs { mlxk, configs, flags };
-    if flags.modes { bench.modes() } else { bench.peers() }
+    match (flags.modes, flags.shapes) {
+        (true, _) => bench.modes(),
+        (_, true) => bench.shapes(),
+        _ => bench.peers(),
+    }
 }
 
 /// The programs and where their models lie.
@@ -162,15 +168,50 @@ impl Runs<'_> {
         Ok(())
     }
 
+    /// Prints what shapes of other kinds take for a byte that they read, against a dense one.
+    fn shapes(&self) -> Result<ExitCode> {
+        const WORK: [u32; 2] = [128, 64];
+        let threads = *self.flags.threads.iter().max().unwrap_or(&1);
+        println!(
+            "| shape | pp128 | tg64 | time for a byte, dense = 1 | mlx-lm, pp16 | tg4 | ratio of tg |"
+        );
+        println!("|---|---|---|---|---|---|---|");
+        let mut dense = None;
+        for (name, shape) in shapes::all() {
+            let config = self.configs.join(format!("{}.json", name.replace(' ', "-")));
+            std::fs::write(&config, shape.to_string())?;
+            let base = dense.get_or_insert_with(|| config.clone()).clone();
+            if self.flags.filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+                continue;
+            }
+            let (mut found, mut ratios) = (Vec::new(), Vec::new());
+            for round in 0..self.flags.rounds {
+                shell::step(&format!("{name}, round {}", round + 1));
+                let one = measure_ours(&self.mlxk, &config, threads, WORK)?;
+                let other = measure_ours(&self.mlxk, &base, threads, WORK)?;
+                ratios.push(other.bytes_per_second() / one.bytes_per_second());
+                found.push(one);
+            }
+            let of = |value: fn(&Ours) -> f64| median(found.iter().map(value).collect());
+            let (prompt, generate) = (of(|ours| ours.prompt), of(|ours| ours.generate));
+            let theirs = match &self.flags.mlx_lm {
+                Some(python) => {
+                    let [pp, tg] = measure_mlx_lm(python, &config, FEW)?;
+                    format!("{pp:.2} | {tg:.2} | {:.0}", generate / tg)
+                }
+                None => "– | – | –".to_owned(),
+            };
+            let ratio = median(ratios);
+            println!("| {name} | {prompt:.1} | {generate:.1} | {ratio:.2} | {theirs} |");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
     /// Few tokens in one round: mlx-lm takes seconds for each.
     fn beside_mlx_lm(&self, model: &Model, config: &Path, python: &Path) -> Result<()> {
-        const WORK: [u32; 2] = [16, 4];
+        const WORK: [u32; 2] = FEW;
         shell::step(&format!("{}, mlx-lm", model.name));
-        let script = shell::root().join("xtask/src/bench/mlx_lm_speed.py");
-        let text = shell::output(
-            Command::new(python).arg(script).arg(config).args(WORK.map(|n| n.to_string())),
-        )?;
-        let theirs = speeds_in(&text).with_context(|| format!("mlx-lm: no speeds in {text:?}"))?;
+        let theirs = measure_mlx_lm(python, config, WORK)?;
         let threads = *self.flags.threads.iter().max().unwrap_or(&1);
         let ours = measure_ours(&self.mlxk, config, threads, WORK)?;
         let [prompt, generate] = WORK;
@@ -330,12 +371,23 @@ fn measure_ours(mlxk: &Path, config: &Path, threads: u32, work: [u32; 2]) -> Res
         Some(Ours {
             prompt: if work[0] == 0 { 0.0 } else { of("n_prompt", "median")? },
             generate: of("n_gen", "median")?,
-            size: data["model"]["size_bytes"].as_f64()?,
+            size: data["model"]["active_bytes"].as_f64()?,
             read: data["read_bytes_per_second"].as_f64()?,
             outside: of("n_gen", "outside_kernels")?,
         })
     })();
     found.with_context(|| format!("mlxk bench --json has no figures: {text}"))
+}
+
+/// Tokens of a prompt and behind it, where each takes seconds.
+const FEW: [u32; 2] = [16, 4];
+
+fn measure_mlx_lm(python: &Path, config: &Path, work: [u32; 2]) -> Result<[f64; 2]> {
+    let script = shell::root().join("xtask/src/bench/mlx_lm_speed.py");
+    let text = shell::output(
+        Command::new(python).arg(script).arg(config).args(work.map(|n| n.to_string())),
+    )?;
+    speeds_in(&text).with_context(|| format!("mlx-lm: no speeds in {text:?}"))
 }
 
 /// Takes the better of the program's rounds but for the first, which warms it up.

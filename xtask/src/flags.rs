@@ -110,6 +110,9 @@ pub struct Bench {
     /// What a byte of weights takes in each mode, instead of speeds beside peers
     #[arg(long, conflicts_with_all = ["llama", "mlx_lm"])]
     pub modes: bool,
+    /// Shapes with experts, with latent attention and with gated delta rules, beside a dense one
+    #[arg(long, conflicts_with_all = ["llama", "modes"])]
+    pub shapes: bool,
     /// How often the programs take turns
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: u32,

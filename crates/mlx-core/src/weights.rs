@@ -104,6 +104,8 @@ struct Store {
     matrices: RefCell<Vec<TakenMatrix>>,
     n_parameters: Cell<u64>,
     n_bytes: Cell<u64>,
+    /// Bytes of tensors that one token does not read.
+    n_idle_bytes: Cell<u64>,
 }
 
 impl Store {
@@ -145,6 +147,7 @@ impl Weights {
             matrices: RefCell::default(),
             n_parameters: Cell::default(),
             n_bytes: Cell::default(),
+            n_idle_bytes: Cell::default(),
         };
         Weights { store: Rc::new(store), path: String::new() }
     }
@@ -571,6 +574,43 @@ impl Weights {
     /// Returns the size of the tensors taken so far in bytes.
     pub fn n_bytes(&self) -> u64 {
         self.store.n_bytes.get()
+    }
+
+    /// Takes tensors of which one token reads `used` of `of` equal parts: experts, of which it chooses
+    /// some, or an embedding, of which it reads a row.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn in_part<T, E>(
+        &self,
+        [used, of]: [i32; 2],
+        take: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let before = self.n_bytes();
+        let taken = take()?;
+        let (used, of) = (used.clamp(0, of.max(0)) as u64, of.max(1) as u64);
+        let bytes = u128::from(self.n_bytes() - before);
+        let idle = bytes * u128::from(of.saturating_sub(used)) / u128::from(of);
+        self.store.n_idle_bytes.set(self.store.n_idle_bytes.get() + idle as u64);
+        Ok(taken)
+    }
+
+    /// Returns how many bytes of the tensors taken so far one token reads; see
+    /// [`in_part`](Self::in_part).
+    ///
+    /// ```
+    /// use mlx_core::{Dtype, Weights, ops};
+    ///
+    /// # fn main() -> mlx_core::Result<()> {
+    /// let table = ops::zeros(&[8, 4], Dtype::Float32)?;
+    /// let weights = Weights::from_arrays([("embed.weight".to_owned(), table)]);
+    /// weights.in_part([1, 8], || weights.embedding("embed", 8, 4))?;
+    /// assert_eq!((weights.n_bytes(), weights.n_active_bytes()), (128, 16));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn n_active_bytes(&self) -> u64 {
+        self.n_bytes().saturating_sub(self.store.n_idle_bytes.get())
     }
 
     /// Returns the matrices taken so far: what of a model can be packed.

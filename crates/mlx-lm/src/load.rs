@@ -29,6 +29,7 @@ pub struct Model {
     config: ModelConfig,
     n_parameters: u64,
     weight_bytes: u64,
+    active_bytes: u64,
 }
 
 /// A model with its tokenizer.
@@ -104,8 +105,13 @@ impl Model {
     pub(crate) fn build(weights: Weights, config: ModelConfig) -> Result<Model> {
         let model = (models::family(&config)?.build)(&weights, &config)?;
         weights.finish()?;
-        let (n_parameters, weight_bytes) = (weights.n_parameters(), weights.n_bytes());
-        Ok(Model { model, config, n_parameters, weight_bytes })
+        Ok(Model {
+            model,
+            config,
+            n_parameters: weights.n_parameters(),
+            weight_bytes: weights.n_bytes(),
+            active_bytes: weights.n_active_bytes(),
+        })
     }
 
     /// Returns the configuration.
@@ -121,6 +127,12 @@ impl Model {
     /// Returns the size of the weights in bytes.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+
+    /// Returns how many of them are read to generate one token: of experts those that are chosen, and of
+    /// an embedding that is not the head as well, a row.
+    pub fn active_bytes(&self) -> u64 {
+        self.active_bytes
     }
 }
 

@@ -474,7 +474,10 @@ impl Decoder {
             false => Some(w.linear("lm_head", dim, vocab, false)?),
         };
         Ok(Decoder {
-            embed_tokens: model.embedding("embed_tokens", vocab, dim)?,
+            embed_tokens: model
+                .in_part([if lm_head.is_none() { vocab } else { 1 }, vocab], || {
+                    model.embedding("embed_tokens", vocab, dim)
+                })?,
             embedding_scale: args.embedding_scale,
             layers: model.layers("layers", args.layers.len(), |w, i| {
                 TransformerBlock::new(w, dim, &args.layers[i], args.rms_norm_eps)

@@ -149,19 +149,14 @@ impl Moe {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn new(w: &Weights, dim: i32, args: &MoeArgs) -> Result<Self> {
-        let MoeArgs { intermediate_size, n_experts, activation, bias, .. } = *args;
+        let MoeArgs { intermediate_size, n_experts, top_k, activation, bias, .. } = *args;
         let shared = args.shared.as_ref();
         let has_shared_gate = shared.is_some_and(|shared| shared.has_gate);
         Ok(Moe {
             gate: Gate::new(w, dim, args)?,
-            switch_mlp: w.switch_glu(
-                "switch_mlp",
-                dim,
-                intermediate_size,
-                n_experts,
-                activation,
-                bias,
-            )?,
+            switch_mlp: w.in_part([top_k, n_experts], || {
+                w.switch_glu("switch_mlp", dim, intermediate_size, n_experts, activation, bias)
+            })?,
             shared: shared
                 .map(|args| Mlp::new(&w.at(args.name), dim, &MlpArgs::new(args.intermediate_size)))
                 .transpose()?,

@@ -196,7 +196,9 @@ impl Experts {
             router: w.linear("router.proj", dim, n, false)?,
             scale: w.param("router.scale", &[dim])?,
             per_expert_scale: w.param("router.per_expert_scale", &[n])?,
-            switch_glu: w.switch_glu("experts.switch_glu", dim, size, n, activation, false)?,
+            switch_glu: w.in_part([args.top_k, n], || {
+                w.switch_glu("experts.switch_glu", dim, size, n, activation, false)
+            })?,
             post_feedforward_layernorm_1: norm("post_feedforward_layernorm_1")?,
             pre_feedforward_layernorm_2: norm("pre_feedforward_layernorm_2")?,
             post_feedforward_layernorm_2: norm("post_feedforward_layernorm_2")?,
@@ -329,7 +331,8 @@ impl LayerInputs {
         let all = size * base.num_hidden_layers as i32;
         let norm = w.rms_norm("per_layer_projection_norm", size, base.rms_norm_eps)?;
         Ok(LayerInputs {
-            embed_tokens_per_layer: w.embedding("embed_tokens_per_layer", vocab, all)?,
+            embed_tokens_per_layer: w
+                .in_part([1, vocab], || w.embedding("embed_tokens_per_layer", vocab, all))?,
             per_layer_model_projection: w.linear("per_layer_model_projection", dim, all, false)?,
             per_layer_projection_norm: norm,
         })
@@ -441,14 +444,17 @@ pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn Languag
     let base = &config.base;
     let (dim, vocab) = (base.hidden_size, base.vocab_size);
     let (model, inputs) = (w.at("model"), config.layer_input());
+    let is_tied = base.tie_word_embeddings != Some(false);
     Ok(Box::new(Gemma4 {
-        embed_tokens: model.embedding("embed_tokens", vocab, dim)?,
+        embed_tokens: model.in_part([if is_tied { vocab } else { 1 }, vocab], || {
+            model.embedding("embed_tokens", vocab, dim)
+        })?,
         inputs: inputs.map(|size| LayerInputs::new(&model, &config, size)).transpose()?,
         layers: model.layers("layers", base.num_hidden_layers, |w, i| Layer::new(w, &config, i))?,
         norm: model.rms_norm("norm", dim, base.rms_norm_eps)?,
-        lm_head: match base.tie_word_embeddings {
-            Some(false) => Some(w.linear("lm_head", dim, vocab, false)?),
-            _ => None,
+        lm_head: match is_tied {
+            true => None,
+            false => Some(w.linear("lm_head", dim, vocab, false)?),
         },
         embedding_scale: (dim as f32).sqrt(),
         soft_cap: config.final_logit_softcapping,

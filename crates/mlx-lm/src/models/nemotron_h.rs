@@ -243,7 +243,9 @@ impl Experts {
         let shared_size = config.moe_shared_expert_intermediate_size.filter(|_| has_shared);
         Ok(Experts {
             gate: Gate::new(w, dim, &args)?,
-            switch_mlp: w.switch_mlp("switch_mlp", inner, size, n, nn::relu2, false)?,
+            switch_mlp: w.in_part([args.top_k, n], || {
+                w.switch_mlp("switch_mlp", inner, size, n, nn::relu2, false)
+            })?,
             shared_experts: shared_size
                 .map(|size| Mlp::new(&w.at("shared_experts"), config, size))
                 .transpose()?,
@@ -362,7 +364,9 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let backbone = w.at("backbone");
     let tied = config.tie_word_embeddings.unwrap_or(false);
     Ok(Box::new(NemotronH {
-        embeddings: backbone.embedding("embeddings", vocab_size, dim)?,
+        embeddings: backbone.in_part([if tied { vocab_size } else { 1 }, vocab_size], || {
+            backbone.embedding("embeddings", vocab_size, dim)
+        })?,
         layers: backbone.layers("layers", kinds.len(), |w, i| Block::new(w, &config, kinds[i]))?,
         norm_f: backbone.rms_norm("norm_f", dim, config.layer_norm_epsilon)?,
         lm_head: match tied {

@@ -489,3 +489,26 @@ fn random_weights_have_the_shape_of_the_config() -> mlx_lm::Result<()> {
     }
     Ok(())
 }
+
+/// Of experts, only those that are chosen are read for a token; of an embedding that is not the head as
+/// well, a row.
+#[test]
+fn a_token_reads_a_part_of_the_weights() {
+    let config = |experts: u32| {
+        serde_json::json!({
+            "model_type": "qwen3_moe", "hidden_size": 64, "num_hidden_layers": 2,
+            "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "head_dim": 32, "vocab_size": 100, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
+            "max_position_embeddings": 64, "tie_word_embeddings": false, "num_experts": 8,
+            "num_experts_per_tok": experts, "moe_intermediate_size": 32, "decoder_sparse_step": 1,
+            "mlp_only_layers": [], "norm_topk_prob": true,
+        })
+    };
+    let model =
+        |experts| Model::random(&config(experts), Some(Dtype::Bfloat16), 0).expect("it is made");
+    let (two, all) = (model(2), model(8));
+    // Three matrices for each expert of each layer, two bytes for each weight.
+    let idle_experts = 2 * 3 * 6 * 64 * 32 * 2;
+    assert_eq!(all.active_bytes() - two.active_bytes(), idle_experts);
+    assert_eq!(all.weight_bytes() - all.active_bytes(), 99 * 64 * 2, "rows of the embedding");
+}

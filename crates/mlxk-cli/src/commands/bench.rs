@@ -89,6 +89,8 @@ struct ModelInfo {
     quantization: Option<String>,
     n_parameters: u64,
     size_bytes: u64,
+    /// What of them one token reads: the experts that are chosen, a row of an embedding.
+    active_bytes: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -131,6 +133,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
             quantization: config.quantization.as_ref().map(|q| q.default.to_string()),
             n_parameters: model.n_parameters(),
             size_bytes: model.weight_bytes(),
+            active_bytes: model.active_bytes(),
         },
         device: format!("{:?}", Device::default_device()).to_lowercase(),
         cli_version: CLI_VERSION,
@@ -254,7 +257,9 @@ fn statistics(samples: &[f64]) -> (f64, f64, f64) {
 
 /// Lays the results out as llama-bench does.
 fn table(data: &Data) -> String {
-    let ModelInfo { name, model_type, quantization, n_parameters, size_bytes, .. } = &data.model;
+    let ModelInfo {
+        name, model_type, quantization, n_parameters, size_bytes, active_bytes, ..
+    } = &data.model;
     let quantization = quantization.as_deref().unwrap_or("dense");
     let model = format!("{model_type} {quantization}");
     let head = ["model", "size", "params", "device", "test", "t/s"].map(str::to_owned);
@@ -293,7 +298,7 @@ fn table(data: &Data) -> String {
     }
     let generations = data.results.iter().filter_map(|r| Some((r, r.outside_kernels?)));
     for (result, outside) in generations {
-        let read = result.median * *size_bytes as f64;
+        let read = result.median * *active_bytes as f64;
         let limit = data.read_bytes_per_second.unwrap_or(f64::INFINITY);
         let _ = write!(
             text,
