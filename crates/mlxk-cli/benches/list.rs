@@ -33,7 +33,7 @@ fn main() {
         let synced = Command::new("sync").status().is_ok_and(|status| status.success());
         if synced && fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
             let cold = time(dir.path(), &list, keeps);
-            println!("list of {MODELS}, {what}, cold: {cold:.0?}");
+            println!("list of {MODELS}, {what}, cold: {cold:.2?}");
         } else {
             println!("list of {MODELS}, {what}, cold: not measured, caches cannot be dropped");
         }
