@@ -524,6 +524,21 @@ impl Weights {
         })
     }
 
+    /// Takes an embedding that is the head as well if `is_head`; if not, a token reads a row of it.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn embedding_or_head(
+        &self,
+        name: &str,
+        num_embeddings: i32,
+        dims: i32,
+        is_head: bool,
+    ) -> Result<Embedding> {
+        let used = if is_head { num_embeddings } else { 1 };
+        self.in_part([used, num_embeddings], || self.embedding(name, num_embeddings, dims))
+    }
+
     /// Takes an embedding.
     ///
     /// # Errors

@@ -192,13 +192,12 @@ impl Experts {
         let (n, size, activation) =
             (args.n_experts, args.intermediate_size, GatedActivation::GeluApprox);
         let norm = |name: &str| w.rms_norm(name, dim, eps);
+        let glu = || w.switch_glu("experts.switch_glu", dim, size, n, activation, false);
         Ok(Experts {
             router: w.linear("router.proj", dim, n, false)?,
             scale: w.param("router.scale", &[dim])?,
             per_expert_scale: w.param("router.per_expert_scale", &[n])?,
-            switch_glu: w.in_part([args.top_k, n], || {
-                w.switch_glu("experts.switch_glu", dim, size, n, activation, false)
-            })?,
+            switch_glu: w.in_part([args.top_k, n], glu)?,
             post_feedforward_layernorm_1: norm("post_feedforward_layernorm_1")?,
             pre_feedforward_layernorm_2: norm("pre_feedforward_layernorm_2")?,
             post_feedforward_layernorm_2: norm("post_feedforward_layernorm_2")?,
@@ -446,16 +445,11 @@ pub(super) fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn Languag
     let (model, inputs) = (w.at("model"), config.layer_input());
     let is_tied = base.tie_word_embeddings != Some(false);
     Ok(Box::new(Gemma4 {
-        embed_tokens: model.in_part([if is_tied { vocab } else { 1 }, vocab], || {
-            model.embedding("embed_tokens", vocab, dim)
-        })?,
+        embed_tokens: model.embedding_or_head("embed_tokens", vocab, dim, is_tied)?,
         inputs: inputs.map(|size| LayerInputs::new(&model, &config, size)).transpose()?,
         layers: model.layers("layers", base.num_hidden_layers, |w, i| Layer::new(w, &config, i))?,
         norm: model.rms_norm("norm", dim, base.rms_norm_eps)?,
-        lm_head: match is_tied {
-            true => None,
-            false => Some(w.linear("lm_head", dim, vocab, false)?),
-        },
+        lm_head: (!is_tied).then(|| w.linear("lm_head", dim, vocab, false)).transpose()?,
         embedding_scale: (dim as f32).sqrt(),
         soft_cap: config.final_logit_softcapping,
     }))

@@ -364,15 +364,10 @@ fn build(w: &Weights, config: &ModelConfig) -> Result<Box<dyn LanguageModel>> {
     let backbone = w.at("backbone");
     let tied = config.tie_word_embeddings.unwrap_or(false);
     Ok(Box::new(NemotronH {
-        embeddings: backbone.in_part([if tied { vocab_size } else { 1 }, vocab_size], || {
-            backbone.embedding("embeddings", vocab_size, dim)
-        })?,
+        embeddings: backbone.embedding_or_head("embeddings", vocab_size, dim, tied)?,
         layers: backbone.layers("layers", kinds.len(), |w, i| Block::new(w, &config, kinds[i]))?,
         norm_f: backbone.rms_norm("norm_f", dim, config.layer_norm_epsilon)?,
-        lm_head: match tied {
-            true => None,
-            false => Some(w.linear("lm_head", dim, vocab_size, false)?),
-        },
+        lm_head: (!tied).then(|| w.linear("lm_head", dim, vocab_size, false)).transpose()?,
     }))
 }
 
