@@ -10,7 +10,7 @@ use crate::support::run;
 use validator::validate;
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../../schema/mlxk.schema.json")).expect("JSON")
+    serde_json::from_str(include_str!("../../../../docs/mlxk.schema.json")).expect("JSON")
 });
 
 /// Checks an envelope.
@@ -27,7 +27,7 @@ const REGENERATE: &str = "MLXK_REGENERATE";
 #[test]
 fn the_schema_is_published() {
     let text = run(["schema"]).ok();
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/mlxk.schema.json");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/mlxk.schema.json");
     if std::env::var_os(REGENERATE).is_some() {
         std::fs::write(&path, &text).expect("written");
     }

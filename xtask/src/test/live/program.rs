@@ -68,7 +68,7 @@ impl Program {
             Some(path) => (std::path::absolute(path)?, Vec::new()),
             None => build(profile)?,
         };
-        let schema = shell::root().join("crates/mlxk-cli/schema/mlxk.schema.json");
+        let schema = shell::root().join("docs/mlxk.schema.json");
         let schema = serde_json::from_slice(&std::fs::read(schema)?)?;
         let places = Places { cache: home.join("no-cache"), workspaces: None };
         Ok(Program { path, libraries, schema, home, places })
