@@ -65,6 +65,16 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
         (vec![model.arg(), &to], 1, "no mode is given"),
         (vec![model.arg(), model.arg(), "--quantize", "4"], 1, "is the source or lies in it"),
         (vec![model.arg(), &taken, "--quantize", "4"], 2, "exists already"),
+        (vec![model.arg(), &taken, "--target-bpw", "1"], 2, "exists already"),
+        (
+            vec![model.arg(), &to, "--target-bpw", "1", "--q-group-size", "32"],
+            2,
+            "are the fewest for this model",
+        ),
+        (vec![model.arg(), &to, "--target-bpw", "4", "--q-group-size", "48"], 2, "groups of 32"),
+        (vec![model.arg(), &to, "--target-bpw", "4", "--q-mode", "mxfp4"], 2, "affine"),
+        (vec![model.arg(), &to, "--target-bpw", "4", "--quantize", "4"], 2, "cannot be used with"),
+        (vec![model.arg(), &to, "--requantize", "--dequantize"], 2, "cannot be used with"),
         (vec![&nowhere, &to, "--quantize", "4"], 1, "nowhere"),
         (vec![&nowhere, &to, "--quantize", "4", "--strict-exit"], 3, "nowhere"),
         (vec![model.arg(), &to, "--quantize", "4", "--repair-index"], 2, "cannot be used with"),
@@ -177,4 +187,31 @@ fn ctrl_c_leaves_nothing_half_done() {
     let ran: Ran = child.wait_with_output().expect("it ends").into();
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(130), ""), "{}", ran.stderr);
     assert!(!Path::new(&to).exists() && !Path::new(&partial).exists(), "{}", ran.stderr);
+}
+
+/// A report is of the source and of what is in its place by then; `compare` says the same.
+#[test]
+fn what_it_cost_is_reported() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (demo, to, text) = (at("demo"), at("to"), at("text.txt"));
+    run(["clone", "demo", &demo]).ok();
+    std::fs::write(&text, "The capital of France is Paris. List files with `ls`.").expect("a file");
+    let text = text.as_str();
+    let args = ["--quantize", "3", "--requantize", "--report", "--calibration", text, "--json"];
+    let data = run(["convert", &demo, &to].into_iter().chain(args)).data();
+    let quality = &data["quality"];
+    assert!(quality["mean_kl"].as_f64() > Some(0.1), "{quality}");
+    assert_eq!(quality["worst_layers"].as_array().map(Vec::len), Some(5), "{quality}");
+    let compared = run(["compare", &demo, &to, "--file", text, "--json"]).data();
+    for key in ["mean_kl", "kl_99", "same_top", "perplexity", "tokens", "n_differing_layers"] {
+        assert_eq!(compared[key], quality[key], "{key}");
+    }
+    assert_eq!(compared["worst_layers"].as_array().map(Vec::len), Some(10));
+    let printed = run(["compare", &demo, &to, "--file", text, "--layers", "1"]).ok();
+    for text in ["bits per weight", "same top token", "farthest of 29 layers", "affine 3-bit"] {
+        assert!(printed.contains(text), "{text:?} is not in {printed}");
+    }
+    let same = run(["compare", &demo, &demo]).ok();
+    assert!(same.contains("no layer differs") && same.contains("100.00 %"), "{same}");
 }

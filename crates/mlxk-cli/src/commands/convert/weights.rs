@@ -276,6 +276,11 @@ fn assign(
     output: &Output,
 ) -> Result<Assignment, CommandError> {
     let args = &making.args.weights;
+    // Conversion would say so, too, but only after minutes of measuring.
+    if !args.resume && making.target.symlink_metadata().is_ok() {
+        let text = format!("{} exists already", making.target.display());
+        return Err(CommandError::usage(text).hint("remove it, or give another destination"));
+    }
     if !matches!(args.q_mode, Mode::Affine) {
         return Err(CommandError::usage("--target-bpw mixes bits of the mode affine"));
     }
