@@ -2,9 +2,9 @@
 //! has them.
 //!
 //! [`convert`] goes tensor by tensor from the source's mapped files to those of the destination, so
-//! that memory holds a layer at most. [`source`] names the tensors as mlx-lm does and tells which are
-//! layers; [`plan`] asks a [`QuantPredicate`] about each layer and lists what is to be written, before
-//! anything is; [`write`] makes the bytes; [`config`] is the configuration; and [`crate::save`] has the
+//! that memory holds a layer at most. `source` names the tensors as mlx-lm does and tells which are
+//! layers; `plan` asks a [`QuantPredicate`] about each layer and lists what is to be written, before
+//! anything is; `write` makes the bytes; `config` is the configuration; and [`crate::save`] has the
 //! files. A [`Recipe`] is a predicate that mlx-lm knows by a name.
 
 mod config;

@@ -320,7 +320,7 @@ impl Level for Neon {
 /// Makes `fn name(isa: Isa, …)` out of an `#[inline(always)] fn body<S: Level, …>(…)`, compiled once
 /// for each instruction set; AVX-512 takes what is compiled for AVX2.
 ///
-/// ```ignore
+/// ```text
 /// multiversion! { pub(crate) fn dot[] = dot_body(a: &[f32], b: &[f32]) -> f32 }
 /// multiversion! { pub(crate) fn sum[T: Float] = sum_body(x: &[T]) -> f32 }
 /// ```
