@@ -188,9 +188,12 @@ pub enum Profile {
 /// Builds the program and returns its path and those of the libraries that it was linked with.
 fn build(profile: Profile) -> Result<(PathBuf, Vec<PathBuf>)> {
     let mut cargo = shell::cargo();
-    cargo.args(["build", "--workspace", "--bin", "mlxk"]);
+    match profile {
+        // Alone it would be built anew, with all beneath it: tests ask for more of what they share.
+        Profile::Dev => cargo.args(["test", "--workspace", "--test", "cli", "--no-run"]),
+        Profile::Release => cargo.args(["build", "--workspace", "--bin", "mlxk", "--release"]),
+    };
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    cargo.args((profile == Profile::Release).then_some("--release"));
     built(&shell::output(&mut cargo)?)
 }
 
