@@ -81,12 +81,15 @@ pub(crate) fn pack<S: Float, T: Float>(
     match (parts.scales, format) {
         (Scales::Affine(scales, biases), Format::Affine(bits)) => {
             assert_eq!((scales.len(), biases.len()), (n_groups, n_groups), "scales and biases");
+            let (bits, packed) = (bits.into(), parts.packed);
             match search {
                 ScaleSearch::MinMax => {
-                    affine(isa, bits.into(), group_size, weights, parts.packed, scales, biases)
+                    let search = PhantomData::<MinMax>;
+                    affine(isa, bits, group_size, weights, packed, scales, biases, search)
                 }
                 ScaleSearch::LeastSquares => {
-                    fitted(isa, bits.into(), group_size, weights, parts.packed, scales, biases)
+                    let search = PhantomData::<LeastSquares>;
+                    affine(isa, bits, group_size, weights, packed, scales, biases, search)
                 }
             }
         }
@@ -100,19 +103,20 @@ pub(crate) fn pack<S: Float, T: Float>(
 }
 
 multiversion! {
-    fn affine[S: Float, T: Float] = affine_body(
-        bits: usize, group_size: usize, weights: &[S], packed: &mut [u8], scales: &mut [T], biases: &mut [T],
+    fn affine[F: Search, S: Float, T: Float] = affine_body(
+        bits: usize, group_size: usize, weights: &[S], packed: &mut [u8], scales: &mut [T], biases: &mut [T], search: PhantomData<F>,
     ) -> bool
 }
 
 #[inline(always)]
-fn affine_body<L: Level, S: Float, T: Float>(
+fn affine_body<L: Level, F: Search, S: Float, T: Float>(
     bits: usize,
     group_size: usize,
     weights: &[S],
     packed: &mut [u8],
     scales: &mut [T],
     biases: &mut [T],
+    _search: PhantomData<F>,
 ) -> bool {
     let greatest = ((1u32 << bits) - 1) as f32;
     let mut is_finite = true;
@@ -123,60 +127,61 @@ fn affine_body<L: Level, S: Float, T: Float>(
         let group = widen::<S, T>(weights, &mut group);
         let (min, max) = range(group);
         is_finite &= (max - min).is_finite();
-        let grid = Grid::over(min, max, greatest);
-        join(bits, &grid.codes(group, greatest)[..group_size], packed);
+        let (grid, codes) = F::find::<T>(group, [min, max], greatest);
+        join(bits, &codes[..group_size], packed);
         (*to_scale, *to_bias) = (T::from_f32(grid.scale), T::from_f32(grid.bias));
     }
     is_finite
 }
 
-multiversion! {
-    fn fitted[S: Float, T: Float] = fitted_body(
-        bits: usize, group_size: usize, weights: &[S], packed: &mut [u8], scales: &mut [T], biases: &mut [T],
-    ) -> bool
+/// How the grid of a group is found; see [`ScaleSearch`].
+trait Search {
+    /// Returns the grid of a group with this range, and the codes in it.
+    fn find<T: Float>(group: &[f32], range: [f32; 2], greatest: f32) -> (Grid, [u8; MAX_GROUP]);
 }
 
-#[inline(always)]
-fn fitted_body<L: Level, S: Float, T: Float>(
-    bits: usize,
-    group_size: usize,
-    weights: &[S],
-    packed: &mut [u8],
-    scales: &mut [T],
-    biases: &mut [T],
-) -> bool {
-    let greatest = ((1u32 << bits) - 1) as f32;
-    let mut is_finite = true;
-    let groups =
-        weights.chunks_exact(group_size).zip(packed.chunks_exact_mut(group_size * bits / 8));
-    for ((weights, packed), (to_scale, to_bias)) in groups.zip(scales.iter_mut().zip(biases)) {
-        let mut group = [0.0f32; MAX_GROUP];
-        let group = widen::<S, T>(weights, &mut group);
-        let (min, max) = range(group);
-        is_finite &= (max - min).is_finite();
-        let plain = Grid::over(min, max, greatest);
+struct MinMax;
+
+impl Search for MinMax {
+    #[inline(always)]
+    fn find<T: Float>(
+        group: &[f32],
+        [min, max]: [f32; 2],
+        greatest: f32,
+    ) -> (Grid, [u8; MAX_GROUP]) {
         // MLX's codes are those of a grid that is not rounded yet.
-        let mut codes = plain.codes(group, greatest);
-        let stored = plain.rounded::<T>();
-        (*to_scale, *to_bias) = (T::from_f32(stored.scale), T::from_f32(stored.bias));
-        let mut least = stored.distance(group, &codes);
+        let grid = Grid::over(min, max, greatest);
+        (grid, grid.codes(group, greatest))
+    }
+}
+
+struct LeastSquares;
+
+impl Search for LeastSquares {
+    #[inline(always)]
+    fn find<T: Float>(
+        group: &[f32],
+        [min, max]: [f32; 2],
+        greatest: f32,
+    ) -> (Grid, [u8; MAX_GROUP]) {
+        let (plain, mut codes) = MinMax::find::<T>(group, [min, max], greatest);
+        let mut nearest = plain.rounded::<T>();
+        let mut least = nearest.distance(group, &codes);
         for clip in CLIPS {
             let margin = clip * (max - min);
             let mut grid = Grid::over(min + margin, max - margin, greatest).rounded::<T>();
             for _ in 0..FITS {
                 let (distance, fitted) = grid.fit(group, greatest);
                 if distance < least {
-                    least = distance;
+                    (least, nearest) = (distance, grid);
                     codes = grid.codes(group, greatest);
-                    (*to_scale, *to_bias) = (T::from_f32(grid.scale), T::from_f32(grid.bias));
                 }
                 let Some(fitted) = fitted else { break };
                 grid = fitted.rounded::<T>();
             }
         }
-        join(bits, &codes[..group_size], packed);
+        (nearest, codes)
     }
-    is_finite
 }
 
 /// The parts of a group's range that are left out at each end, one after the other.
