@@ -110,6 +110,16 @@ const VISION_TYPES: [&str; 9] = [
     "idefics",
     "smolvlm",
 ];
+
+/// Whether a configuration is that of a model that sees.
+pub(crate) fn is_vision(config: &Value) -> bool {
+    let vision = config.get("vision_config").and_then(Value::as_object);
+    let model_type = config.get("model_type").and_then(Value::as_str);
+    vision.is_some_and(|vision| !vision.is_empty())
+        || model_type.is_some_and(|name| VISION_TYPES.contains(&name))
+        || config.get("image_processor").is_some()
+}
+
 /// Parts of the types of models that turn speech into text.
 const SPEECH_TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
 /// Parts of the types of models that hear.
@@ -261,10 +271,7 @@ impl Evidence<'_> {
     }
 
     fn sees(&self) -> bool {
-        self.has_part("vision_config")
-            || VISION_TYPES.contains(&self.model_type())
-            || self.config.get("image_processor").is_some()
-            || self.has_image_processor()
+        is_vision(&self.config) || self.has_image_processor()
     }
 
     /// Whether there is a processor's file that is about images, and not about video.

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::config::is_pointer;
 use super::{Findings, Json, Model, codes};
+use crate::detect::is_vision;
 
 const FILES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 
@@ -30,24 +31,6 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
         let text = "preprocessor_config.json: a Whisper model is to have it";
         findings.add(&codes::PREPROCESSOR_MISSING, text);
     }
-}
-
-/// Whether a configuration is that of a model that sees.
-pub(crate) fn is_vision(config: &Value) -> bool {
-    const TYPES: [&str; 9] = [
-        "llava",
-        "llava_next",
-        "pixtral",
-        "qwen2_vl",
-        "phi3_v",
-        "mllama",
-        "paligemma",
-        "idefics",
-        "smolvlm",
-    ];
-    config["vision_config"].as_object().is_some_and(|vision| !vision.is_empty())
-        || config["model_type"].as_str().is_some_and(|name| TYPES.contains(&name))
-        || config.get("image_processor").is_some()
 }
 
 /// Whether a configuration is that of a Whisper model.

@@ -1,15 +1,16 @@
 //! Caches and workspaces made for a test, and transcripts of what the program says about them.
 
+mod names;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use sha1::{Digest as _, Sha1};
-use sha2::Sha256;
 use tempfile::TempDir;
 
+use self::names::blob_name;
 use crate::support::{Ran, TinyModel, claim_cache, mlxk};
 
 /// Set to write the transcripts anew.
@@ -197,14 +198,4 @@ pub(crate) fn edited(mut files: Vec<File>, edit: impl FnOnce(&mut Value)) -> Vec
 pub(crate) fn without(mut files: Vec<File>, name: &str) -> Vec<File> {
     files.retain(|(other, _)| other != name);
     files
-}
-
-/// Names a content as the hub does.
-fn blob_name(name: &str, content: &[u8]) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    if name.ends_with(".safetensors") {
-        return hex(&Sha256::digest(content));
-    }
-    let header = format!("blob {}\0", content.len());
-    hex(&Sha1::new().chain_update(header).chain_update(content).finalize())
 }

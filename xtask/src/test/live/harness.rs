@@ -3,15 +3,16 @@
 
 #[path = "../../../../crates/mlxk-cli/tests/it/support/characters.rs"]
 mod characters;
+#[path = "../../../../crates/mlxk-cli/tests/it/hub/names.rs"]
+mod names;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use sha1::{Digest as _, Sha1};
-use sha2::Sha256;
 
+use self::names::blob_name;
 use super::program::{Places, Profile};
 use super::report::{Outcome, Report, Row};
 use super::scratch::Scratch;
@@ -246,16 +247,6 @@ fn symlink(original: &str, link: &Path) -> Result<()> {
 fn symlink(original: &str, link: &Path) -> Result<()> {
     let original = link.parent().context("a link is in a directory")?.join(original);
     fs::copy(original, link).map(|_| ()).context("no copy can be made")
-}
-
-/// Names a content as the hub does: weights by their SHA-256, all else as git does.
-fn blob_name(name: &str, content: &[u8]) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    if name.ends_with(".safetensors") {
-        return hex(&Sha256::digest(content));
-    }
-    let header = format!("blob {}\0", content.len());
-    hex(&Sha1::new().chain_update(header).chain_update(content).finalize())
 }
 
 /// The trained model of this repository.
