@@ -10,9 +10,10 @@ use crate::output::Output;
 /// How long nothing is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-const STEPS: &str = "{msg} {bar:30} {pos}/{len}  {eta} left";
+/// Both fit a terminal of 80 columns.
+const STEPS: &str = "{msg} {bar:20} {pos}/{len}  {eta} left";
 const BYTES: &str =
-    "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
+    "{msg} {bar:20} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
 
 /// Shows how much of some work is done, until it is dropped.
 pub(crate) struct Progress {

@@ -110,7 +110,8 @@ fn check_source(source: &Path, caches: &[PathBuf]) -> Result<PathBuf, CommandErr
             .hint("make a workspace of it first: mlxk clone MODEL DIR"));
     }
     if !source.is_dir() {
-        let text = format!("{}: there is no such directory", source.display());
+        let what = if source.exists() { "not a directory" } else { "there is no such directory" };
+        let text = format!("{}: {what}", source.display());
         return Err(CommandError::new(Kind::FileNotFound, text)
             .hint("a cached model becomes a directory with `mlxk clone MODEL DIR`"));
     }

@@ -59,6 +59,7 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     let model = TinyModel::new();
     let to = beside(&model, "to");
     let nowhere = beside(&model, "nowhere");
+    let file = beside(&model, "tiny/config.json");
     let taken = beside(&model, "taken");
     std::fs::create_dir(&taken).expect("a directory");
     for (args, code, text) in [
@@ -75,7 +76,8 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
         (vec![model.arg(), &to, "--target-bpw", "4", "--q-mode", "mxfp4"], 2, "affine"),
         (vec![model.arg(), &to, "--target-bpw", "4", "--quantize", "4"], 2, "cannot be used with"),
         (vec![model.arg(), &to, "--requantize", "--dequantize"], 2, "cannot be used with"),
-        (vec![&nowhere, &to, "--quantize", "4"], 1, "nowhere"),
+        (vec![&nowhere, &to, "--quantize", "4"], 1, "nowhere: there is no such directory"),
+        (vec![&file, &to, "--quantize", "4"], 1, "config.json: not a directory"),
         (vec![&nowhere, &to, "--quantize", "4", "--strict-exit"], 3, "nowhere"),
         (vec![model.arg(), &to, "--quantize", "4", "--repair-index"], 2, "cannot be used with"),
         (vec![model.arg(), &to, "--quantize", "4", "--dry-run"], 2, "--repair-index"),
