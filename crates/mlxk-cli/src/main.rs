@@ -32,6 +32,9 @@ use crate::error::{CommandError, Kind};
 use crate::output::Output;
 use crate::settings::Settings;
 
+/// The version of this program.
+pub(crate) const CLI_VERSION: &str = env!("CARGO_PKG_VERSION");
+
 fn main() -> ExitCode {
     interrupt::end_quietly_on_broken_pipe();
     let args: Vec<_> = std::env::args_os().collect();

@@ -20,7 +20,7 @@ use mlx_lm::files::ModelFiles;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::version::CLI_VERSION;
+use crate::CLI_VERSION;
 use crate::detect::{Detected, detect};
 use crate::health::{self, Finding, HealthOptions, HealthReport};
 use crate::settings::Settings;

@@ -9,7 +9,7 @@
 
 mod config;
 pub(crate) mod layer;
-mod plan;
+pub(crate) mod plan;
 mod predicate;
 mod recipe;
 pub(crate) mod source;

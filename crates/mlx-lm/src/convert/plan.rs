@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::rules;
 
 /// What happens to the layers of a model.
-pub(super) enum Action<'a> {
+pub(crate) enum Action<'a> {
     /// They stay as they are.
     Keep,
     /// Dense ones are quantized.
@@ -31,7 +31,7 @@ pub(super) enum Action<'a> {
 
 /// How a tensor is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Make {
+pub(crate) enum Make {
     /// It is the source's of that name, in another floating type perhaps.
     Keep,
     /// It is a part of a layer that is packed.
@@ -42,17 +42,17 @@ pub(super) enum Make {
 
 /// The parts of a packed layer, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Weight,
     Scales,
     Biases,
 }
 
 /// What is to be written.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// How scales are found.
     pub(super) search: ScaleSearch,
-    pub(super) outputs: Vec<(TensorLayout, Make)>,
+    pub(crate) outputs: Vec<(TensorLayout, Make)>,
     /// What became of each layer, by its path: how it is packed, if it is.
     pub(super) layers: BTreeMap<String, Option<Quantization>>,
     /// How many layers were packed, unpacked, and left dense though they were to be packed.
@@ -60,7 +60,7 @@ pub(super) struct Plan {
     pub(super) n_unpacked: usize,
     pub(super) n_unfit: usize,
     /// Weights, counted before packing.
-    pub(super) n_parameters: u64,
+    pub(crate) n_parameters: u64,
 }
 
 impl Plan {
@@ -68,7 +68,7 @@ impl Plan {
     ///
     /// # Errors
     /// Those of the predicate, and when it asks for a format that there is not.
-    pub(super) fn new(
+    pub(crate) fn new(
         source: &Source,
         mut action: Action<'_>,
         search: ScaleSearch,
@@ -226,8 +226,13 @@ impl Plan {
 
     /// Returns the size of what is written in bytes, without headers.
     pub(super) fn n_bytes(&self) -> u64 {
-        self.outputs.iter().map(|(t, _)| n_elements(&t.shape) * t.dtype.size() as u64).sum()
+        self.outputs.iter().map(|(tensor, _)| n_bytes(tensor)).sum()
     }
+}
+
+/// Returns the size of a tensor in bytes.
+pub(crate) fn n_bytes(tensor: &TensorLayout) -> u64 {
+    n_elements(&tensor.shape) * tensor.dtype.size() as u64
 }
 
 /// The type in which a tensor that stays is written: only floating ones change, and not those that the

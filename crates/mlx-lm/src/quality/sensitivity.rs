@@ -20,6 +20,7 @@ use super::layers::squares;
 use super::source;
 use crate::config::ModelConfig;
 use crate::convert::layer::{Layer, steps};
+use crate::convert::plan::{Action, Plan, n_bytes};
 use crate::convert::source::Source;
 use crate::convert::{Decision, LayerInfo, QuantPredicate, check_quantization, declared_dtype};
 use crate::divergence::{Reference, Run};
@@ -101,7 +102,7 @@ impl Sensitivities {
                 "none of the layers is dense and of whole groups, so none can get other bits";
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
-        let (n_parameters, n_other_bits) = count(&originals, &paths);
+        let (n_parameters, n_other_bits) = count(&originals, &paths)?;
         let model = build(files, &config, dtype, None)?;
         let reference = Reference::new(exact(&model), token_ids)?;
         drop(model);
@@ -258,29 +259,14 @@ fn candidates(source: &Source, group_size: i32) -> Vec<String> {
 }
 
 /// Returns the weights of a model, and the bits of all that is in none of the layers `paths`.
-fn count(source: &Source, paths: &[String]) -> (u64, u64) {
-    let (mut n_parameters, mut n_other_bits) = (0, 0);
-    let n_elements =
-        |shape: &[i32]| -> u64 { shape.iter().map(|&n| n.unsigned_abs() as u64).product() };
-    for (name, tensor) in &source.tensors {
-        let (path, part) = name.rsplit_once('.').unwrap_or(("", name));
-        let n = n_elements(tensor.shape());
-        let packed = source.packed.get(path);
-        n_parameters += match (packed, part) {
-            (Some(q), "weight") => n * 32 / q.bits.max(1).unsigned_abs() as u64,
-            (Some(_), "scales" | "biases" | "global_scale") => 0,
-            _ => n,
-        };
-        let is_layer = part == "weight" && paths.iter().any(|candidate| candidate == path);
-        if !is_layer {
-            let dtype = match source.dtype {
-                Some(dtype) if tensor.dtype().is_floating() => dtype,
-                _ => tensor.dtype(),
-            };
-            n_other_bits += n * 8 * dtype.size() as u64;
-        }
-    }
-    (n_parameters, n_other_bits)
+fn count(source: &Source, paths: &[String]) -> Result<(u64, u64)> {
+    let plan = Plan::new(source, Action::Keep, ScaleSearch::MinMax)?;
+    let is_candidate = |name: &str| {
+        let path = name.strip_suffix(".weight");
+        path.is_some_and(|path| paths.iter().any(|candidate| candidate == path))
+    };
+    let others = plan.outputs.iter().filter(|(tensor, _)| !is_candidate(&tensor.name));
+    Ok((plan.n_parameters, others.map(|(tensor, _)| 8 * n_bytes(tensor)).sum()))
 }
 
 /// Builds the model, with one layer's weight replaced.

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::CLI_VERSION;
 use crate::cli::{KvArgs, Precision};
-use crate::commands::version::CLI_VERSION;
 use crate::error::{CommandError, Kind};
 use crate::model;
 use crate::output::{Bytes, Count, Output};

@@ -9,7 +9,8 @@ use mlx_lm::core::{Device, MLX_VERSION, cuda, metal};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::version::{CLI_VERSION, System};
+use super::version::{self, System};
+use crate::CLI_VERSION;
 use crate::error::{CommandError, Kind};
 use crate::hub::Cache;
 use crate::output::{Bytes, Output, printable};
@@ -105,17 +106,15 @@ fn text(data: &Data) -> String {
 }
 
 fn device() -> Check {
-    let device = Device::default_device();
-    let name =
-        device.info().ok().and_then(|info| info.get("device_name").map(|name| name.to_string()));
-    let name = name.map_or(String::new(), |name| format!(": {name}"));
-    match device {
+    let name = version::device_name().map_or(String::new(), |name| format!(": {name}"));
+    let found = format!("{}{name}", version::device());
+    match Device::default_device() {
         Device::Cpu if cfg!(target_os = "macos") => Check::warning(
             "device",
-            format!("cpu{name}"),
+            found,
             "this build of MLX has no Metal; build it with Xcode's tools installed",
         ),
-        device => Check::ok("device", format!("{device}{name}")),
+        _ => Check::ok("device", found),
     }
 }
 

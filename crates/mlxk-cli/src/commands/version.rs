@@ -4,11 +4,9 @@ use mlx_lm::core::{Device, MLX_VERSION, metal};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::CLI_VERSION;
 use crate::error::CommandError;
 use crate::output::Output;
-
-/// The version of this program.
-pub(crate) const CLI_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The version of mlx-knife's JSON interface that the envelopes follow.
 const JSON_API_SPEC_VERSION: &str = "0.2.4";
@@ -56,7 +54,7 @@ pub(super) fn run(output: &Output) -> Result<(), CommandError> {
 }
 
 /// Returns the backend that models run on.
-fn device() -> &'static str {
+pub(super) fn device() -> &'static str {
     match Device::default_device() {
         Device::Cpu => "cpu",
         Device::Gpu if metal::is_available().unwrap_or(false) => "metal",
@@ -65,7 +63,7 @@ fn device() -> &'static str {
 }
 
 /// Returns what MLX calls the device.
-fn device_name() -> Option<String> {
+pub(super) fn device_name() -> Option<String> {
     let info = Device::default_device().info().ok()?;
     info.get("device_name").map(ToString::to_string)
 }

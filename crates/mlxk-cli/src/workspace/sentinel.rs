@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::hash::{self, ALGORITHM, ContentHash, IndexEntry};
 use super::patterns;
-use crate::commands::version::CLI_VERSION;
+use crate::CLI_VERSION;
 
 /// Its name in the workspace.
 pub(crate) const NAME: &str = ".mlxk_workspace.json";
