@@ -1,9 +1,11 @@
-//! `cargo xtask bench cpu`: our speed on a CPU beside llama.cpp's and mlx-lm's, in the same minutes.
+//! `cargo xtask bench cpu`: our speed on a CPU beside llama.cpp's and mlx-lm's, in the same minutes;
+//! `cargo xtask bench list` is in [`list`].
 //!
 //! A machine's speed changes from one minute to the next, so the programs take turns, each with each
 //! number of threads, and medians over the rounds are compared. Both sides have random weights of
 //! one shape; the peer's model lies in a directory of the user's.
 
+mod list;
 mod shapes;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::flags::{Bench, Device};
+use crate::flags::{Bench, Subject};
 use crate::shell;
 
 /// The shape of a Qwen2 model, and what its weights are.
@@ -95,12 +97,6 @@ const MODES: [(&str, Weights); 8] = [
 type Speeds = BTreeMap<u32, Vec<f64>>;
 
 pub fn run(flags: &Bench) -> Result<ExitCode> {
-    match flags.device {
-        Device::Cpu => cpu(flags),
-    }
-}
-
-fn cpu(flags: &Bench) -> Result<ExitCode> {
     if flags.rounds == 0 || flags.threads.is_empty() {
         bail!("no rounds, or no numbers of threads");
     }
@@ -108,6 +104,10 @@ fn cpu(flags: &Bench) -> Result<ExitCode> {
     shell::run(shell::cargo().args(["build", "--release", "--package", "mlxk-cli"]))?;
     let target = shell::target_dir()?;
     let (mlxk, configs) = (target.join("release/mlxk"), target.join("bench"));
+    if let Subject::List = flags.subject {
+        list::run(&mlxk, flags.rounds)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     std::fs::create_dir_all(&configs)?;
     let bench = Runs { mlxk, configs, flags };
     match (flags.modes, flags.shapes) {

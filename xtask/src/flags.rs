@@ -96,8 +96,8 @@ pub struct Demo {
 
 #[derive(Args)]
 pub struct Bench {
-    /// What to measure on
-    pub device: Device,
+    /// What to measure
+    pub subject: Subject,
     /// A program that prints llama.cpp's speeds: `PROGRAM MODEL.gguf THREADS N_PROMPT N_GENERATE`
     #[arg(long, value_name = "PROGRAM")]
     pub llama: Option<PathBuf>,
@@ -123,9 +123,11 @@ pub struct Bench {
     pub filter: Option<String>,
 }
 
-/// A device to measure on.
+/// What is measured.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Device {
-    /// This machine's CPU
+pub enum Subject {
+    /// Models on this machine's CPU
     Cpu,
+    /// A list of many cached models, with the health of each
+    List,
 }

@@ -105,9 +105,16 @@ impl Hub {
     /// Runs commands one after the other, as a person and as a program would read them, and returns
     /// all that came out of it.
     pub(crate) fn transcript(&self, commands: &[&str]) -> String {
+        self.transcript_with(commands, &[])
+    }
+
+    /// [`Hub::transcript`], with variables of the environment.
+    pub(crate) fn transcript_with(&self, commands: &[&str], vars: &[(&str, &str)]) -> String {
         let mut text = String::new();
         for command in commands {
-            let ran = self.run(command.split_whitespace());
+            let mut program = self.mlxk();
+            program.args(command.split_whitespace()).envs(vars.iter().copied());
+            let ran = Ran::from(program.output().expect("mlxk starts"));
             let code = ran.code.expect("an exit code");
             if command.contains("--json") {
                 assert_eq!(ran.stderr, "", "{command}");

@@ -33,6 +33,8 @@ mod show;
 #[cfg(unix)]
 mod storage;
 mod support;
+#[cfg(unix)]
+mod transcripts;
 mod usage;
 #[cfg(unix)]
 mod verdicts;

@@ -11,6 +11,8 @@
 //! are products of their own (`dpbf16`).
 
 #[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod dpbf16;
 
 mod gather;
@@ -24,7 +26,7 @@ use std::sync::{Mutex, PoisonError};
 use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
-use super::isa::{Avx2, Kind};
+use super::isa::Kind;
 use super::isa::{Level, multiversion};
 use super::routes::Route;
 use super::{Float, Isa, pool};
@@ -526,8 +528,9 @@ fn many<T: Element, W: WeightRows>(isa: Isa, x: &[T], w: &W, out: &Out<'_, T>) {
             let columns = part * PART_ROWS..((part + 1) * PART_ROWS).min(w.n_rows());
             #[cfg(target_arch = "x86_64")]
             if isa.0 == Kind::Avx512 {
-                // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
-                return unsafe { wide_many_part(&panels, w, rows.clone(), columns, out) };
+                // SAFETY: a value of `Isa` is made only where the CPU has the instructions, and the columns
+                // are this part's own.
+                return unsafe { avx512::many_part(&panels, w, rows.clone(), columns, out) };
             }
             many_part(isa, &panels, w, rows.clone(), columns, out);
         });
@@ -573,19 +576,6 @@ fn pack_panel_body<S: Level, T: Element>(x: &[T], panel: &mut [[f32; PANEL]]) {
 multiversion! {
     fn many_part[W: WeightRows, T: Element] =
         many_part_body(panels: &[[f32; PANEL]], w: &W, rows: Range<usize>, columns: Range<usize>, out: &Out<'_, T>)
-}
-
-/// Does as `many_part`, with longer vectors: half as many for the same tile.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn wide_many_part<W: WeightRows, T: Element>(
-    panels: &[[f32; PANEL]],
-    w: &W,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    out: &Out<'_, T>,
-) {
-    many_part_body::<Avx2, W, T>(panels, w, rows, columns, out);
 }
 
 #[inline(always)]
