@@ -70,8 +70,7 @@ pub fn run(mlxk: &Path, rounds: u32) -> Result<()> {
 
 /// Lets the system drop what it has read, which the user may not be allowed to.
 fn forget_files() -> bool {
-    shell::succeeds(&mut Command::new("sync"))
-        && fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+    shell::succeeds(&mut Command::new("sync")) && fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
 }
 
 /// Lays the models out as a hub's client does.

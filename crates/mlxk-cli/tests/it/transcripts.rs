@@ -120,7 +120,8 @@ fn convert() {
 
 #[test]
 fn models() {
-    let text = Hub::new().transcript(&["models", "models --json", "models llama", "models llama --json"]);
+    let text =
+        Hub::new().transcript(&["models", "models --json", "models llama", "models llama --json"]);
     check_transcript("models.txt", &beginnings(&text));
 }
 
@@ -220,7 +221,11 @@ fn no_command_is_left_out() {
             let line = block.lines().next().unwrap_or_default();
             let command = line.split_whitespace().find(|word| !word.starts_with('-'));
             let is_error = block.lines().any(|line| line.starts_with("exit code"));
-            seen.insert((command.unwrap_or_default().to_owned(), line.contains("--json"), is_error));
+            seen.insert((
+                command.unwrap_or_default().to_owned(),
+                line.contains("--json"),
+                is_error,
+            ));
         }
     }
     let commands = COMMANDS.iter().filter(|name| !name.is_empty() && !name.contains(' '));

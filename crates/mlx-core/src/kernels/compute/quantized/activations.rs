@@ -20,7 +20,7 @@ pub(crate) struct Activations {
     pub(super) groups_padded: usize,
     pub(super) group_size: usize,
     pub(super) format: Format,
-    /// Scales and sums of few rows, each row's as often as weights are taken together.
+    /// Scales and sums of one row, as often as weights are taken together.
     #[cfg(target_arch = "x86_64")]
     pub(super) repeated: [Vec<f32>; 2],
     /// The same once more, where that is how they are read.
@@ -109,9 +109,6 @@ impl Activations {
                 self.panels = super::avx2::Panels::new(&self).map(Box::new);
             }
             Kind::Avx2 if self.n_rows == 1 => self.repeat(super::avx2::ROWS),
-            Kind::Avx512 if self.n_rows < super::avx512::LEAST_ROWS => {
-                self.repeat(super::avx512::R)
-            }
             _ => {}
         }
         self

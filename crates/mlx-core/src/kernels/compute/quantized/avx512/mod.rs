@@ -18,7 +18,7 @@ pub(super) use self::panels::{LEAST_ROWS, PANEL};
 
 use self::unpack::Unpack;
 use super::format::with_unpack;
-use super::{Activations, CHUNK, Format, Out, Rows, Scale, Scratch};
+use super::{Activations, CHUNK, Format, Out, Rows, Scale};
 
 /// Bytes ahead that a stream of weights is fetched: the CPU itself does not look beyond a page.
 const AHEAD: usize = 8 * 1024;
@@ -53,7 +53,7 @@ pub(super) unsafe fn matmul<S: Scale>(
 }
 
 /// [`sum`] of `R` rows.
-type Sum<const R: usize> = unsafe fn(Stretch) -> [__m512; R];
+type Sum<const R: usize> = unsafe fn(&mut Stretch, &Factors<R>, &mut [__m512; R]);
 
 /// What depends on the format and on how groups lie in a chunk.
 struct Kernel {
@@ -94,12 +94,12 @@ impl Kernel {
 }
 
 /// Rows of weights that are taken together.
-pub(super) const R: usize = 4;
+const R: usize = 4;
 
 /// Products with a few rows of activations, one after the other.
 ///
-/// Rows are short beside what precedes them, so scales and biases of some rows of weights, which lie
-/// behind one another, are taken at once, and multiplied with those of the activations before the sum.
+/// Scales and biases of some rows of weights are multiplied with those of the activations a vector at a
+/// time, so little that weights are on their way all the while.
 ///
 /// # Safety
 /// As [`matmul`].
@@ -111,61 +111,128 @@ unsafe fn few<S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    let n_groups = w.n_groups();
-    // What was there before in the room behind them is in no lane that counts.
-    let mut scales = Scratch::new(R * n_groups + SPREAD);
-    let mut biases = Scratch::new(R * n_groups);
-    let offset = kernel.offset;
+    let (mut many, mut one) = (Factors::<R>::new(), Factors::<1>::new());
+    // Groups that whole vectors can be read from.
+    let last = w.scales.len().saturating_sub(LANES);
     let mut n = rows.start;
     while n < rows.end {
-        let count = if n + R <= rows.end { R } else { 1 };
-        let range = n * n_groups..(n + count) * n_groups;
-        let known = &w.scales[range.clone()];
+        let together = n + R <= rows.end && (n + R) * w.n_groups() <= last;
         for m in 0..x.n_rows {
-            let [x_scales, x_sums] = x.repeated.each_ref().map(|x| &x[m * R * n_groups..]);
-            for ((out, scale), x) in scales.iter_mut().zip(known).zip(x_scales) {
-                *out = scale.to_f32() * x;
-            }
-            if w.biases.is_empty() {
-                for ((out, scale), x) in biases.iter_mut().zip(known).zip(x_sums) {
-                    *out = offset * scale.to_f32() * x;
-                }
-            } else {
-                for ((out, bias), x) in biases.iter_mut().zip(&w.biases[range.clone()]).zip(x_sums)
-                {
-                    *out = bias.to_f32() * x;
-                }
-            }
-            // SAFETY: `count` rows are there, which no other thread has, and `scales` are as many rows
-            // of `n_groups` and `SPREAD`.
+            // SAFETY: so many rows are there, which no other thread has.
             unsafe {
-                let stretch = Stretch::new(kernel, x, w, n, m, &scales);
-                let mut sums = [_mm512_setzero_ps(); R];
-                if count == R {
-                    sums = (kernel.sum_rows)(stretch);
-                } else {
-                    [sums[0]] = (kernel.sum)(stretch);
-                }
-                for r in 0..count {
-                    let sum = add_all(sums[r], &biases[r * n_groups..][..n_groups]);
-                    out.set(m, n + r, _mm512_reduce_add_ps(sum));
+                match together {
+                    true => products(kernel.sum_rows, &mut many, kernel, x, w, [m, n], out),
+                    false => products(kernel.sum, &mut one, kernel, x, w, [m, n], out),
                 }
             }
         }
-        n += count;
+        n += if together { R } else { 1 };
     }
 }
 
-/// Adds `row`, in any order of its elements.
+/// Writes the products of row `m` of activations with `R` rows of weights from `n` on.
+///
+/// # Safety
+/// As [`matmul`]; so many rows are there and, if there are several, a vector of groups behind them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn add_all(mut sum: __m512, row: &[f32]) -> __m512 {
-    for part in row.chunks(LANES) {
-        // SAFETY: the mask reads what `part` has.
-        let part = unsafe { _mm512_maskz_loadu_ps(first_lanes(part.len()), part.as_ptr()) };
-        sum = _mm512_add_ps(sum, part);
+unsafe fn products<S: Scale, const R: usize>(
+    sum: Sum<R>,
+    factors: &mut Factors<R>,
+    kernel: &Kernel,
+    x: &Activations,
+    w: &Rows<'_, S>,
+    [m, n]: [usize; 2],
+    out: &Out,
+) {
+    let n_groups = w.n_groups();
+    let at_once = LANES * (CHUNK / w.group_size).max(1);
+    let ahead = AHEAD.div_ceil(R * w.row_bytes) * R * n_groups;
+    let scales = &w.scales[n * n_groups..];
+    // Without biases, all weights of a group are as much too great.
+    let (biases, times) = match w.biases.is_empty() {
+        true => (scales, _mm512_set1_ps(kernel.offset)),
+        false => (&w.biases[n * n_groups..], _mm512_set1_ps(1.0)),
+    };
+    let mut sums = [_mm512_setzero_ps(); R];
+    let mut stretch = Stretch::new(kernel, x, w, n, m);
+    let mut start = 0;
+    while start < n_groups {
+        let end = (start + at_once).min(n_groups);
+        let mut g = start;
+        while g < end {
+            prefetch::<S, R>(scales, ahead + R * g);
+            prefetch::<S, R>(biases, ahead + R * g);
+            let mask = first_lanes(end - g);
+            let at = m * x.groups_padded + g;
+            // SAFETY: the masks read groups that the row has, `factors` are as long, and behind several
+            // rows are groups for whole vectors.
+            unsafe {
+                let x_scales = _mm512_maskz_loadu_ps(mask, x.scales.as_ptr().add(at));
+                let x_sums = _mm512_maskz_loadu_ps(mask, x.sums.as_ptr().add(at));
+                let x_sums = _mm512_mul_ps(x_sums, times);
+                for r in 0..R {
+                    let at = r * n_groups + g;
+                    let [scales, biases] = match R {
+                        1 => [last(&scales[at..]), last(&biases[at..])],
+                        _ => [whole(scales.as_ptr().add(at)), whole(biases.as_ptr().add(at))],
+                    };
+                    sums[r] = _mm512_mask3_fmadd_ps(biases, x_sums, sums[r], mask);
+                    let factors = factors.of[r].as_mut_ptr().add(g - start);
+                    _mm512_storeu_ps(factors, _mm512_mul_ps(scales, x_scales));
+                }
+            }
+            g += LANES;
+        }
+        factors.n_groups = end - start;
+        // SAFETY: so many rows and groups are there.
+        unsafe { sum(&mut stretch, factors, &mut sums) };
+        start = end;
     }
-    sum
+    for r in 0..R {
+        // SAFETY: as above.
+        unsafe { out.set(m, n + r, _mm512_reduce_add_ps(sums[r])) };
+    }
+}
+
+/// Fetches scales or biases of a few rows, if there are such.
+#[inline(always)]
+fn prefetch<S, const R: usize>(all: &[S], at: usize) {
+    let start = all.as_ptr().wrapping_add(at).cast::<i8>();
+    for line in 0..(R * LANES * size_of::<S>()).div_ceil(LINE) {
+        // SAFETY: a hint, which faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE)) };
+    }
+}
+
+/// Returns a vector of scales or biases.
+///
+/// # Safety
+/// So many are there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn whole<S: Scale>(from: *const S) -> __m512 {
+    let mut wide = [0.0f32; LANES];
+    // SAFETY: the caller's promise; `wide` is of that size.
+    unsafe {
+        let from = &*from.cast::<[S; LANES]>();
+        for i in 0..LANES {
+            wide[i] = from[i].to_f32();
+        }
+        _mm512_loadu_ps(wide.as_ptr())
+    }
+}
+
+/// Returns a vector of scales or biases, with zeros behind the last.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn last<S: Scale>(from: &[S]) -> __m512 {
+    let mut wide = [0.0f32; LANES];
+    for (wide, one) in wide.iter_mut().zip(from) {
+        *wide = one.to_f32();
+    }
+    // SAFETY: of that size.
+    unsafe { _mm512_loadu_ps(wide.as_ptr()) }
 }
 
 /// `f32`s in a vector.
@@ -180,40 +247,50 @@ fn first_lanes(n: usize) -> __mmask16 {
 /// Scales that are read at once where a chunk has several groups: the most that it has.
 const SPREAD: usize = 4;
 
+/// Groups of a row whose scales are made at once, at most, and room to read `SPREAD` from the last on.
+const FACTORS: usize = SPREAD * LANES + LANES;
+
+/// Scales of some groups of rows of weights, times those of the activations.
+struct Factors<const R: usize> {
+    of: [[f32; FACTORS]; R],
+    n_groups: usize,
+}
+
+impl<const R: usize> Factors<R> {
+    fn new() -> Self {
+        Factors { of: [[0.0; FACTORS]; R], n_groups: 0 }
+    }
+}
+
 /// Where some rows of weights and one of activations are read. Rows are reached from the first by their
 /// distance, which takes fewer registers than a pointer for each.
-#[derive(Clone, Copy)]
 struct Stretch {
     packed: *const u8,
     row_bytes: usize,
     q: *const i8,
-    /// Of weights and activations, one row of weights behind the other.
-    scales: *const f32,
-    n_groups: usize,
-    k: usize,
+    /// What of weights is fetched next.
+    ahead: *const u8,
     group_size: usize,
     /// [`Format::lane_groups`]
     lanes: [i32; 8],
 }
 
 impl Stretch {
-    /// Begins with row `n` of weights, for which `scales` are; `m` is the row of activations.
+    /// Begins with row `n` of weights; `m` is the row of activations.
     fn new<S: Scale>(
         kernel: &Kernel,
         x: &Activations,
         w: &Rows<'_, S>,
         n: usize,
         m: usize,
-        scales: &[f32],
     ) -> Stretch {
         debug_assert_eq!(w.row_bytes, w.k * kernel.bytes / CHUNK);
+        let packed = w.packed[n * w.row_bytes..].as_ptr();
         Stretch {
-            packed: w.packed[n * w.row_bytes..].as_ptr(),
+            packed,
             row_bytes: w.row_bytes,
             q: x.q[m * x.k_padded..].as_ptr(),
-            scales: scales.as_ptr(),
-            n_groups: w.n_groups(),
-            k: w.k,
+            ahead: packed.wrapping_add(AHEAD.max(R * w.row_bytes)),
             group_size: w.group_size,
             lanes: w.lanes,
         }
@@ -224,6 +301,7 @@ impl Stretch {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn step<U: Unpack, const CHUNKS: usize, const R: usize>(
         &self,
+        factors: &Factors<R>,
         g: usize,
         part: Part,
         lanes: __m512i,
@@ -238,7 +316,7 @@ impl Stretch {
                     let q = _mm512_loadu_si512(self.q.add(c * CHUNK).cast());
                     dot = _mm512_dpbusd_epi32(dot, U::unpack(packed, part.bytes), q);
                 }
-                let scales = self.scales.add(r * self.n_groups + g);
+                let scales = factors.of.get_unchecked(r).as_ptr().add(g);
                 let scale = if CHUNKS > 0 {
                     _mm512_set1_ps(*scales)
                 } else {
@@ -258,44 +336,47 @@ struct Part {
     lanes: __mmask16,
 }
 
-/// Sums the products of `R` rows of weights with a row of activations, but for the biases. `CHUNKS` make a
-/// group, or a chunk has several where that is 0.
+/// Adds the products of `R` rows of weights with a row of activations over some groups, and moves on.
+/// `CHUNKS` make a group, or a chunk has several where that is 0.
 ///
 /// # Safety
-/// As [`matmul`]; there are so many rows, and `SPREAD` scales from each group on.
+/// As [`matmul`]; there are so many rows and groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn sum<U: Unpack, const CHUNKS: usize, const R: usize>(mut at: Stretch) -> [__m512; R] {
+unsafe fn sum<U: Unpack, const CHUNKS: usize, const R: usize>(
+    at: &mut Stretch,
+    factors: &Factors<R>,
+    into: &mut [__m512; R],
+) {
     let chunks = CHUNKS.max(1);
-    let n_groups = if CHUNKS > 0 { 1 } else { CHUNK / at.group_size };
-    let mut sums = [_mm512_setzero_ps(); R];
-    let mut ahead = at.packed.wrapping_add(AHEAD.max(R * at.row_bytes));
+    let groups = if CHUNKS > 0 { 1 } else { CHUNK / at.group_size };
+    // Kept in registers.
+    let mut sums = *into;
     let mut g = 0;
     // SAFETY: each step has its weights before it, whole chunks or the bytes that the mask names;
     // activations are padded to whole chunks.
     unsafe {
         let lanes = _mm512_broadcast_i32x8(_mm256_loadu_si256(at.lanes.as_ptr().cast()));
         let whole = Part { bytes: U::ALL, lanes: !0 };
-        for _ in 0..at.k / (CHUNK * chunks) {
+        for _ in 0..factors.n_groups / groups {
             for line in 0..(R * chunks * U::BYTES).div_ceil(LINE) {
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * LINE).cast());
+                _mm_prefetch::<_MM_HINT_T0>(at.ahead.wrapping_add(line * LINE).cast());
             }
-            ahead = ahead.wrapping_add(R * chunks * U::BYTES);
-            at.step::<U, CHUNKS, R>(g, whole, lanes, &mut sums);
+            at.ahead = at.ahead.wrapping_add(R * chunks * U::BYTES);
+            at.step::<U, CHUNKS, R>(factors, g, whole, lanes, &mut sums);
             at.packed = at.packed.add(chunks * U::BYTES);
             at.q = at.q.add(chunks * CHUNK);
-            g += n_groups;
+            g += groups;
         }
         // Only where a chunk has several groups can a row end within one.
-        let rest = at.k % CHUNK;
+        let rest = factors.n_groups % groups;
         if CHUNKS == 0 && rest > 0 {
-            let n_groups = _mm512_set1_epi32((rest / at.group_size) as i32);
             let part = Part {
-                bytes: U::ALL >> (U::BYTES - rest * U::BYTES / CHUNK),
+                bytes: U::ALL >> (U::BYTES - rest * at.group_size * U::BYTES / CHUNK),
                 // The scales of others are not this row's and may be infinite.
-                lanes: _mm512_cmplt_epi32_mask(lanes, n_groups),
+                lanes: _mm512_cmplt_epi32_mask(lanes, _mm512_set1_epi32(rest as i32)),
             };
-            at.step::<U, CHUNKS, R>(g, part, lanes, &mut sums);
+            at.step::<U, CHUNKS, R>(factors, g, part, lanes, &mut sums);
         }
     }
-    sums
+    *into = sums;
 }
