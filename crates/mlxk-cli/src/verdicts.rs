@@ -33,7 +33,7 @@ const MAX_BYTES: u64 = 64 << 20;
 /// The most models that are kept.
 const MAX_MODELS: usize = 20_000;
 /// How many models are looked at together. Disks are quicker when they are asked for much at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 
 /// What was found in the files of one model.
 #[derive(Clone, Debug)]
