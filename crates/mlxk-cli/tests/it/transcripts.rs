@@ -53,7 +53,10 @@ fn beginnings(text: &str) -> String {
     let blocks = text.split("\n\n$ ").map(|block| {
         let lines: Vec<&str> = block.lines().collect();
         let end = lines.iter().rposition(|line| line.starts_with("exit code"));
-        let cut = |line: &&str| line.chars().take(80).collect::<String>();
+        let cut = |line: &&str| {
+            let cut: String = line.chars().take(80).collect();
+            cut.trim_end().to_owned()
+        };
         let more = if lines.len() > 6 { "…\n" } else { "" };
         let first: Vec<String> = lines.iter().take(6).map(cut).collect();
         let code = end.filter(|end| *end >= 6).map_or("", |end| lines[end]);
