@@ -32,7 +32,8 @@ fn without_numbers_in(line: &str) -> String {
             _ => out.push(c),
         }
     }
-    out
+    // In which unit is the machine's, too.
+    [" kB", " MB", " GB"].iter().fold(out, |out, unit| out.replace(unit, " B"))
 }
 
 /// Keeps the names of what was looked at, and leaves out what this machine has.
