@@ -578,8 +578,47 @@ multiversion! {
         many_part_body(panels: &[[f32; PANEL]], w: &W, rows: Range<usize>, columns: Range<usize>, out: &Out<'_, T>)
 }
 
+/// A block of the weights of a part.
+type Block = [[f32; BLOCK]; PART_ROWS];
+/// Their sums with a panel of activations.
+type PanelSums = [[f32; PANEL]; PART_ROWS];
+
+/// How tiles are multiplied.
+trait Tiles {
+    /// For all else.
+    type Level: Level;
+
+    /// Adds the products of the first `n` rows of a block with the same stretch of each panel; rows behind
+    /// them may be added, too.
+    fn add<'a>(
+        weights: &Block,
+        n: usize,
+        panels: impl Iterator<Item = &'a [[f32; PANEL]]>,
+        sums: &mut [PanelSums],
+    );
+}
+
+impl<S: Level> Tiles for S {
+    type Level = S;
+
+    #[inline(always)]
+    fn add<'a>(
+        weights: &Block,
+        n: usize,
+        panels: impl Iterator<Item = &'a [[f32; PANEL]]>,
+        sums: &mut [PanelSums],
+    ) {
+        for (panel, sums) in panels.zip(sums) {
+            let tiles = weights.as_chunks::<TILE>().0.iter().zip(sums.as_chunks_mut().0);
+            for (weights, sums) in tiles.take(n.div_ceil(TILE)) {
+                *sums = tile::<S>(weights, panel, *sums);
+            }
+        }
+    }
+}
+
 #[inline(always)]
-fn many_part_body<S: Level, W: WeightRows, T: Element>(
+fn many_part_body<S: Tiles, W: WeightRows, T: Element>(
     panels: &[[f32; PANEL]],
     w: &W,
     rows: Range<usize>,
@@ -587,26 +626,21 @@ fn many_part_body<S: Level, W: WeightRows, T: Element>(
     out: &Out<'_, T>,
 ) {
     let n_panels = rows.len().div_ceil(PANEL);
-    let n_tiles = columns.len().div_ceil(TILE);
-    let mut sums = [[[[0.0f32; PANEL]; TILE]; PART_ROWS / TILE]; MAX_ROWS / PANEL];
-    let mut weights = [[[0.0f32; BLOCK]; TILE]; PART_ROWS / TILE];
+    let mut sums: [PanelSums; MAX_ROWS / PANEL] = [[[0.0; PANEL]; PART_ROWS]; MAX_ROWS / PANEL];
+    let mut weights: Block = [[0.0; BLOCK]; PART_ROWS];
     for k0 in (0..w.depth()).step_by(BLOCK) {
         let len = BLOCK.min(w.depth() - k0);
-        for (column, weights) in columns.clone().zip(weights.as_flattened_mut()) {
-            w.unpack::<S>(column, k0, &mut weights[..len]);
+        for (column, weights) in columns.clone().zip(&mut weights) {
+            w.unpack::<S::Level>(column, k0, &mut weights[..len]);
         }
-        for (panel, sums) in panels.chunks_exact(w.depth()).zip(&mut sums[..n_panels]) {
-            for (weights, sums) in weights[..n_tiles].iter().zip(sums) {
-                *sums = tile::<S>(weights, &panel[k0..k0 + len], *sums);
-            }
-        }
+        let panels = panels.chunks_exact(w.depth()).map(|panel| &panel[k0..k0 + len]);
+        S::add(&weights, columns.len(), panels, &mut sums[..n_panels]);
     }
     for row in rows.clone() {
         let i = row - rows.start;
-        let values: [[f32; TILE]; PART_ROWS / TILE] =
-            array::from_fn(|t| array::from_fn(|r| sums[i / PANEL][t][r][i % PANEL]));
+        let values: [f32; PART_ROWS] = array::from_fn(|r| sums[i / PANEL][r][i % PANEL]);
         // SAFETY: the part's own columns; another job has the other rows.
-        unsafe { out.put::<S>(row, columns.start, &values.as_flattened()[..columns.len()]) };
+        unsafe { out.put::<S::Level>(row, columns.start, &values[..columns.len()]) };
     }
 }
 

@@ -3,10 +3,11 @@
 //! there are 14 loads for 24 products; the first-level cache feeds two a cycle.
 
 use std::arch::x86_64::*;
-use std::array;
 use std::ops::Range;
 
-use super::{BLOCK, Element, MAX_ROWS, Out, PANEL, PART_ROWS, WeightRows};
+use super::{
+    BLOCK, Block, Element, Out, PANEL, PART_ROWS, PanelSums, Tiles, WeightRows, many_part_body,
+};
 use crate::kernels::compute::isa::Avx2;
 
 /// Rows of weights of a tile.
@@ -15,51 +16,55 @@ const R: usize = 12;
 const _: () = assert!(PART_ROWS.is_multiple_of(R) && PANEL == 16);
 
 /// Writes a part's columns of some rows, as `many_part` does.
-///
-/// # Safety
-/// No other thread may have these columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn many_part<W: WeightRows, T: Element>(
+pub(super) fn many_part<W: WeightRows, T: Element>(
     panels: &[[f32; PANEL]],
     w: &W,
     rows: Range<usize>,
     columns: Range<usize>,
     out: &Out<'_, T>,
 ) {
-    let n_panels = rows.len().div_ceil(PANEL);
-    let n_tiles = columns.len().div_ceil(R);
-    let mut sums = [[[[0.0f32; PANEL]; R]; PART_ROWS / R]; MAX_ROWS / PANEL];
-    let mut weights = [[[0.0f32; BLOCK]; R]; PART_ROWS / R];
-    for k0 in (0..w.depth()).step_by(BLOCK) {
-        let len = BLOCK.min(w.depth() - k0);
-        for (column, weights) in columns.clone().zip(weights.as_flattened_mut()) {
-            w.unpack::<Avx2>(column, k0, &mut weights[..len]);
-        }
-        let part = |panel: usize| &panels[panel * w.depth()..][k0..k0 + len];
-        for first in (0..n_panels).step_by(2) {
-            let is_pair = first + 1 < n_panels;
-            for (t, weights) in weights[..n_tiles].iter().enumerate() {
-                match is_pair {
-                    true => {
-                        let mut both = [sums[first][t], sums[first + 1][t]];
-                        tile(weights, [part(first), part(first + 1)], &mut both);
-                        [sums[first][t], sums[first + 1][t]] = both;
-                    }
-                    false => {
-                        let mut one = [sums[first][t]];
-                        tile(weights, [part(first)], &mut one);
-                        [sums[first][t]] = one;
-                    }
+    many_part_body::<Wide, W, T>(panels, w, rows, columns, out);
+}
+
+/// Tiles of `R` rows of weights by two panels.
+struct Wide;
+
+impl Tiles for Wide {
+    type Level = Avx2;
+
+    #[inline(always)]
+    fn add<'a>(
+        weights: &Block,
+        n: usize,
+        mut panels: impl Iterator<Item = &'a [[f32; PANEL]]>,
+        sums: &mut [PanelSums],
+    ) {
+        for sums in sums.chunks_mut(2) {
+            // SAFETY: only `many_part` has it done so.
+            unsafe {
+                match (sums, panels.next(), panels.next()) {
+                    ([a, b], Some(x), Some(y)) => add(weights, n, [x, y], [a, b]),
+                    ([a, ..], Some(x), _) => add(weights, n, [x], [a]),
+                    _ => {}
                 }
             }
         }
     }
-    for row in rows.clone() {
-        let i = row - rows.start;
-        let values: [[f32; R]; PART_ROWS / R] =
-            array::from_fn(|t| array::from_fn(|r| sums[i / PANEL][t][r][i % PANEL]));
-        // SAFETY: the part's own columns.
-        unsafe { out.put::<Avx2>(row, columns.start, &values.as_flattened()[..columns.len()]) };
+}
+
+/// Does as [`Tiles::add`] for `P` panels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn add<const P: usize>(
+    weights: &Block,
+    n: usize,
+    panels: [&[[f32; PANEL]]; P],
+    sums: [&mut PanelSums; P],
+) {
+    let mut sums = sums.map(|sums| sums.as_chunks_mut::<R>().0);
+    for (t, weights) in weights.as_chunks().0.iter().take(n.div_ceil(R)).enumerate() {
+        tile(weights, panels, sums.each_mut().map(|sums| &mut sums[t]));
     }
 }
 
@@ -69,7 +74,7 @@ pub(super) unsafe fn many_part<W: WeightRows, T: Element>(
 fn tile<const P: usize>(
     weights: &[[f32; BLOCK]; R],
     panels: [&[[f32; PANEL]]; P],
-    sums: &mut [[[f32; PANEL]; R]; P],
+    sums: [&mut [[f32; PANEL]; R]; P],
 ) {
     let len = panels[0].len();
     assert!(len <= BLOCK && panels.iter().all(|panel| panel.len() == len));
