@@ -20,9 +20,6 @@ pub(crate) struct Activations {
     pub(super) groups_padded: usize,
     pub(super) group_size: usize,
     pub(super) format: Format,
-    /// Scales and sums of one row, as often as weights are taken together.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) repeated: [Vec<f32>; 2],
     /// The same once more, where that is how they are read.
     #[cfg(target_arch = "x86_64")]
     pub(super) panels: Option<Box<super::avx2::Panels>>,
@@ -72,8 +69,6 @@ impl Activations {
             group_size,
             format,
             #[cfg(target_arch = "x86_64")]
-            repeated: Default::default(),
-            #[cfg(target_arch = "x86_64")]
             panels: None,
         };
         let rows: Vec<_> = x
@@ -104,12 +99,8 @@ impl Activations {
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, unused_variables))]
     fn arranged(mut self, isa: Isa) -> Activations {
         #[cfg(target_arch = "x86_64")]
-        match isa.0 {
-            Kind::Avx2 if self.n_rows > 1 => {
-                self.panels = super::avx2::Panels::new(&self).map(Box::new);
-            }
-            Kind::Avx2 if self.n_rows == 1 => self.repeat(super::avx2::ROWS),
-            _ => {}
+        if isa.0 == Kind::Avx2 && self.n_rows > 1 {
+            self.panels = super::avx2::Panels::new(&self).map(Box::new);
         }
         self
     }
@@ -134,21 +125,9 @@ impl Activations {
             n_rows,
             #[cfg(target_arch = "x86_64")]
             panels: None,
-            #[cfg(target_arch = "x86_64")]
-            repeated: Default::default(),
             ..*self
         };
         selected.arranged(isa)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn repeat(&mut self, times: usize) {
-        let n_groups = self.k / self.group_size;
-        let of_rows = |x: &[f32]| {
-            let rows = x.chunks_exact(self.groups_padded);
-            rows.flat_map(|x| x[..n_groups].repeat(times)).collect()
-        };
-        self.repeated = [of_rows(&self.scales), of_rows(&self.sums)];
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) use self::unpack::arrange;
 
 use self::unpack::Unpack;
 use super::format::with_unpack;
-use super::{Activations, CHUNK, Out, Rows, Scale, Scratch};
+use super::{Activations, CHUNK, Out, Rows, Scale};
 
 /// Rows and chunks of activations that stay in the first-level cache, half of which they take, while
 /// rows of weights pass.
@@ -106,16 +106,15 @@ type SumTile<const R: usize, const T: usize> =
     unsafe fn(&Activations, &Rows<'_, ()>, [usize; 2], Range<usize>, Factors) -> [[__m256; T]; R];
 
 /// Rows of weights that are taken together with one row of activations.
-pub(super) const ROWS: usize = 4;
+const ROWS: usize = 4;
 
 /// Products with one row of activations.
 ///
-/// Its rows are short beside what precedes them, so scales and biases of four rows, which lie behind one
-/// another, are taken at once, and multiplied with those of the activations before the sum.
+/// Scales and biases of some rows of weights are multiplied with those of the activations a vector at a
+/// time, so little that weights are on their way all the while.
 ///
 /// # Safety
 /// As [`matmul`].
-#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn one<S: Scale>(
     kernel: &Kernel,
@@ -124,72 +123,141 @@ unsafe fn one<S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    const R: usize = ROWS;
-    let n_groups = w.k / w.group_size;
-    let bare = w.bare();
-    let [x_scales, x_sums] = &x.repeated;
-    // Whole vectors may be read behind the last group; a chunk that is padded has groups there.
-    let room = R * n_groups + 2 * LANES;
-    let (mut scales, mut biases) = (Scratch::new(room), Scratch::new(room));
-    // What was there before may be no number, which times zero is none either.
-    scales.fill(0.0);
-    let (chunks, offset) = (0..x.k_padded / CHUNK, w.format.offset());
+    // Groups that whole vectors can be read from.
+    let last = w.scales.len().saturating_sub(LANES);
     let mut n = rows.start;
     while n < rows.end {
-        let count = if n + R <= rows.end { R } else { 1 };
-        let range = n * n_groups..(n + count) * n_groups;
-        let known = &w.scales[range.clone()];
-        let parts = known.iter().zip(scales.iter_mut().zip(biases.iter_mut()));
-        let parts = parts.zip(x_scales.iter().zip(x_sums));
-        if w.biases.is_empty() {
-            for ((scale, (out, bias_out)), (x_scale, x_sum)) in parts {
-                let scale = scale.to_f32();
-                *out = scale * x_scale;
-                *bias_out = offset * scale * x_sum;
-            }
-        } else {
-            for (((scale, (out, bias_out)), (x_scale, x_sum)), bias) in parts.zip(&w.biases[range])
-            {
-                let scale = scale.to_f32();
-                *out = scale * x_scale;
-                *bias_out = (bias.to_f32() + offset * scale) * x_sum;
-            }
-        }
-        let factors = Factors { scales: scales.as_ptr(), stride: n_groups };
-        // SAFETY: `count` rows are there, which no other thread has.
+        let together = n + ROWS <= rows.end && (n + ROWS) * w.n_groups() <= last;
+        // SAFETY: so many rows are there, which no other thread has.
         unsafe {
-            let mut sums = [[_mm256_setzero_ps()]; R];
-            if count == R {
-                sums = (kernel.one_rows)(x, &bare, [n, 0], chunks.clone(), factors);
-            } else {
-                [sums[0]] = (kernel.one)(x, &bare, [n, 0], chunks.clone(), factors);
-            }
-            for r in 0..count {
-                let sum = add_all(sums[r][0], &biases[r * n_groups..][..n_groups]);
-                out.set(0, n + r, horizontal_sum(sum));
+            match together {
+                true => products(kernel.one_rows, x, w, n, out),
+                false => products(kernel.one, x, w, n, out),
             }
         }
-        n += count;
+        n += if together { ROWS } else { 1 };
     }
 }
 
-/// Adds `row`, in any order of its elements.
+/// Writes the products of the row of activations with `R` rows of weights from `n` on.
+///
+/// # Safety
+/// As [`matmul`]; so many rows are there and, if there are several, a vector of groups behind them.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_all(mut sum: __m256, row: &[f32]) -> __m256 {
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    // SAFETY: the caller has AVX2; the masked load reads what `rest` has.
-    unsafe {
-        for chunk in chunks {
-            sum = _mm256_add_ps(sum, _mm256_loadu_ps(chunk.as_ptr()));
+unsafe fn products<S: Scale, const R: usize>(
+    sum: SumTile<R, 1>,
+    x: &Activations,
+    w: &Rows<'_, S>,
+    n: usize,
+    out: &Out,
+) {
+    let (bare, n_groups) = (w.bare(), w.n_groups());
+    let at_once = VECTORS * LANES * (CHUNK / w.group_size).max(1);
+    let ahead = AHEAD.div_ceil(R * w.row_bytes) * R * n_groups;
+    let scales = &w.scales[n * n_groups..];
+    let biases = w.biases.get(n * n_groups..).filter(|biases| !biases.is_empty());
+    let offset = _mm256_set1_ps(w.format.offset());
+    let mut sums = [_mm256_setzero_ps(); R];
+    let mut factors = [[0.0f32; FACTORS]; R];
+    let mut start = 0;
+    while start < n_groups {
+        let end = (start + at_once).min(n_groups);
+        let mut g = start;
+        while g < end {
+            prefetch::<S, R>(scales, ahead + R * g);
+            prefetch::<S, R>(biases.unwrap_or_default(), ahead + R * g);
+            let mask = first_lanes(end - g);
+            // SAFETY: activations have groups for whole vectors, as `factors` do; behind several rows of
+            // weights are such, too, which the mask takes away.
+            unsafe {
+                let x_scales = _mm256_loadu_ps(x.scales.as_ptr().add(g));
+                let x_sums = _mm256_loadu_ps(x.sums.as_ptr().add(g));
+                for r in 0..R {
+                    let at = r * n_groups + g;
+                    let scales = _mm256_and_ps(vector::<S, R>(scales, at), mask);
+                    let biases = match biases {
+                        Some(biases) => _mm256_and_ps(vector::<S, R>(biases, at), mask),
+                        None => _mm256_setzero_ps(),
+                    };
+                    let biases = _mm256_fmadd_ps(scales, offset, biases);
+                    sums[r] = _mm256_fmadd_ps(biases, x_sums, sums[r]);
+                    let factors = factors[r].as_mut_ptr().add(g - start);
+                    _mm256_storeu_ps(factors, _mm256_mul_ps(scales, x_scales));
+                }
+            }
+            g += LANES;
         }
-        if !rest.is_empty() {
-            let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(rest.len() as i32), index);
-            sum = _mm256_add_ps(sum, _mm256_maskload_ps(rest.as_ptr(), mask));
+        let chunks = start * w.group_size / CHUNK..(end * w.group_size).div_ceil(CHUNK);
+        let factors = Factors { scales: factors.as_ptr().cast(), stride: FACTORS };
+        // SAFETY: so many rows and groups are there.
+        let products = unsafe { sum(x, &bare, [n, 0], chunks, factors) };
+        for r in 0..R {
+            sums[r] = _mm256_add_ps(sums[r], products[r][0]);
         }
-        sum
+        start = end;
     }
+    for r in 0..R {
+        // SAFETY: as above.
+        unsafe { out.set(0, n + r, horizontal_sum(sums[r])) };
+    }
+}
+
+/// Vectors of scales of a row that are made before its weights are read, where a chunk has one of them.
+const VECTORS: usize = 2;
+
+/// Groups of a row whose scales are made at once, at most, and a vector of room.
+const FACTORS: usize = GROUPS * VECTORS * LANES + LANES;
+
+/// Fetches scales or biases of a few rows, if there are such.
+#[inline(always)]
+fn prefetch<S, const R: usize>(all: &[S], at: usize) {
+    let start = all.as_ptr().wrapping_add(at).cast::<i8>();
+    for line in 0..(R * LANES * size_of::<S>()).div_ceil(LINE) {
+        // SAFETY: a hint, which faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE)) };
+    }
+}
+
+/// Returns a vector of scales or biases.
+///
+/// # Safety
+/// So many are there unless it is for one row.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn vector<S: Scale, const R: usize>(from: &[S], at: usize) -> __m256 {
+    if R == 1 {
+        return end_of(&from[at..]);
+    }
+    let mut wide = [0.0f32; LANES];
+    // SAFETY: the caller's promise; `wide` is of that size.
+    unsafe {
+        let from = &*from.as_ptr().add(at).cast::<[S; LANES]>();
+        for i in 0..LANES {
+            wide[i] = from[i].to_f32();
+        }
+        _mm256_loadu_ps(wide.as_ptr())
+    }
+}
+
+/// Returns a vector of scales or biases, with zeros behind the last.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn end_of<S: Scale>(from: &[S]) -> __m256 {
+    let mut wide = [0.0f32; LANES];
+    for (wide, one) in wide.iter_mut().zip(from) {
+        *wide = one.to_f32();
+    }
+    // SAFETY: of that size.
+    unsafe { _mm256_loadu_ps(wide.as_ptr()) }
+}
+
+/// The mask of the first lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn first_lanes(n: usize) -> __m256 {
+    let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n.min(LANES) as i32), index))
 }
 
 /// Products with several rows of activations, in blocks that stay in the first-level cache while rows
@@ -316,7 +384,9 @@ unsafe fn tile<U: Unpack, const WHOLE: bool, const BOTH: bool, const R: usize, c
             groups_padded: x.groups_padded,
             factors,
         };
-        let mut ahead = tile.packed.wrapping_add(AHEAD.max(R * w.row_bytes));
+        // What rows before the first chunk had fetched goes on.
+        let fetched = chunks.start * (R - 1) * U::BYTES;
+        let mut ahead = tile.packed.wrapping_add(AHEAD.max(R * w.row_bytes) + fetched);
         let group = |c: usize| ((c - chunks.start) >> halves) << times;
         macro_rules! copied {
             ($c:expr) => {{
