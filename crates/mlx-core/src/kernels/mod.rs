@@ -17,6 +17,7 @@ mod matmul;
 mod norm;
 mod packing;
 mod quantized;
+mod read;
 mod rope;
 mod routes;
 mod sampling;
@@ -41,7 +42,7 @@ pub(crate) use softmax::{has_softmax, logsumexp, softmax};
 pub(crate) use ssm::{SsmArrays, ssm_scan};
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::array::Array;
 use crate::device::Device;
@@ -56,6 +57,7 @@ pub use compute::pool::{set_threads, threads};
 pub use compute::sampling::{TokenFilter, Xtc};
 pub(crate) use compute::{Float, ahead};
 pub use packing::{PackedBytes, convert_floats, pack_rows, unpack_rows};
+pub use read::read_speed;
 pub use sampling::sample_tokens;
 
 /// How kernels made within [`with_options`] compute.
@@ -139,26 +141,6 @@ pub fn fused<R>(f: impl FnOnce() -> R) -> R {
 /// beyond that is the graph's, or another device's.
 pub fn busy() -> Duration {
     ffi::kernel_time()
-}
-
-/// Measures how many bytes per second kernels of this process can read from memory, as a median of
-/// several times over `nbytes`. Takes as much memory and some tens of milliseconds for each gigabyte.
-///
-/// ```
-/// assert!(mlx_core::kernels::read_speed(1 << 20) > 0.0);
-/// ```
-pub fn read_speed(nbytes: usize) -> f64 {
-    const TIMES: usize = 7;
-    // Written once, or all pages would be the one of zeros.
-    let data: Vec<u64> = (0..(nbytes / size_of::<u64>()).max(1) as u64).collect();
-    let mut speeds = [0.0; TIMES];
-    for speed in &mut speeds {
-        let start = Instant::now();
-        std::hint::black_box(compute::read::read(Isa::detect(), &data));
-        *speed = (data.len() * size_of::<u64>()) as f64 / start.elapsed().as_secs_f64();
-    }
-    speeds.sort_by(f64::total_cmp);
-    speeds[TIMES / 2]
 }
 
 /// Tells whether the current device is a CPU and kernels compute in `dtype`.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mlx_lm::bench::Generation;
 use mlx_lm::core::kernels::{self, Arithmetic, KernelOptions};
-use mlx_lm::core::{Device, Dtype, MLX_VERSION, memory};
+use mlx_lm::core::{Array, Device, Dtype, MLX_VERSION, memory};
 use mlx_lm::load::{LoadOptions, Model};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -77,7 +77,7 @@ pub(crate) struct Data {
     mlx_version: &'static str,
     results: Vec<TestResult>,
     peak_memory_bytes: usize,
-    /// How fast memory of the weights' size can be read and nothing else; on a CPU only.
+    /// How fast the weights themselves can be read and nothing else; on a CPU only.
     read_bytes_per_second: Option<f64>,
 }
 
@@ -106,25 +106,33 @@ struct TestResult {
     samples: Vec<f64>,
     /// The part of a generation's time in which no kernel ran; on a CPU only.
     outside_kernels: Option<f64>,
+    /// How fast a generation read the weights, by how fast nothing but reading does right after it: the
+    /// median of all repetitions; on a CPU only.
+    share_of_reading: Option<f64>,
+    /// Bytes per second of these readings.
+    #[serde(skip)]
+    readings: Vec<f64>,
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let tests = tests(args)?;
     let (name, model) = load(args, output)?;
     check_lengths(&tests, &model)?;
+    let weights = read_weights(&model);
     memory::reset_peak()?;
     let arithmetic = if args.exact { Arithmetic::Exact } else { Arithmetic::Fast };
     let options = KernelOptions { arithmetic, ..kernels::options() };
     let results = kernels::with_options(options, || {
-        tests.iter().map(|test| measure(&model, test, args)).collect::<Result<Vec<_>, _>>()
+        tests
+            .iter()
+            .map(|test| measure(&model, &weights, test, args))
+            .collect::<Result<Vec<_>, _>>()
     })?;
     let config = model.config();
     let peak_memory_bytes = memory::peak()?;
-    let is_cpu = Device::default_device() == Device::Cpu;
-    let read_bytes_per_second = (is_cpu && tests.iter().any(|test| test.n_gen > 0)).then(|| {
-        // More than caches hold, and not so much that a small machine swaps.
-        kernels::read_speed((model.weight_bytes() as usize).clamp(256 << 20, 1 << 30))
-    });
+    let readings = results.iter().flat_map(|result| result.readings.iter().copied());
+    let readings: Vec<f64> = readings.collect();
+    let read_bytes_per_second = (!readings.is_empty()).then(|| statistics(&readings).2);
     let data = Data {
         model: ModelInfo {
             name,
@@ -146,6 +154,20 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
         true => output.success("bench", &data),
         false => output.write(&table(&data)),
     }
+}
+
+/// The weights that plain reading is measured with: all, but no more than a machine has in memory where
+/// few of many experts are ever read.
+fn read_weights(model: &Model) -> Vec<Array> {
+    const MOST_BYTES: usize = 2 << 30;
+    let (mut arrays, mut n_bytes) = (Vec::new(), 0);
+    model.for_each_array(&mut |_, array| {
+        if n_bytes < MOST_BYTES {
+            n_bytes += array.nbytes();
+            arrays.push(array.clone());
+        }
+    });
+    arrays
 }
 
 /// What one row of the table measures.
@@ -205,8 +227,14 @@ fn check_lengths(tests: &[Test], model: &Model) -> Result<(), CommandError> {
         .hint(format!("-p, and -n with -d, take at most {context} for this model")))
 }
 
-fn measure(model: &Model, test: &Test, args: &Args) -> Result<TestResult, CommandError> {
+fn measure(
+    model: &Model,
+    weights: &[Array],
+    test: &Test,
+    args: &Args,
+) -> Result<TestResult, CommandError> {
     let &Test { n_prompt, n_gen, n_depth } = test;
+    let is_told = n_gen > 0 && Device::default_device() == Device::Cpu;
     let kv = args.kv.into();
     let time = || match n_prompt {
         0 => mlx_lm::bench::text_generation(model, n_depth, n_gen, kv),
@@ -214,12 +242,20 @@ fn measure(model: &Model, test: &Test, args: &Args) -> Result<TestResult, Comman
             .map(|seconds| Generation { seconds, kernel_seconds: 0.0 }),
     };
     time()?;
-    let times: Vec<Generation> = (0..args.repetitions).map(|_| time()).collect::<Result<_, _>>()?;
-    let samples: Vec<f64> =
-        times.iter().map(|time| (n_prompt + n_gen) as f64 / time.seconds).collect();
-    let outside: Vec<f64> =
-        times.iter().map(|time| 1.0 - time.kernel_seconds / time.seconds).collect();
-    let is_told = n_gen > 0 && Device::default_device() == Device::Cpu;
+    let (mut samples, mut outside) = (Vec::new(), Vec::new());
+    let (mut readings, mut shares) = (Vec::new(), Vec::new());
+    for _ in 0..args.repetitions {
+        let Generation { seconds, kernel_seconds } = time()?;
+        let speed = (n_prompt + n_gen) as f64 / seconds;
+        samples.push(speed);
+        if is_told {
+            outside.push(1.0 - kernel_seconds / seconds);
+            // Each time anew: what memory gives changes from one second to the next on shared machines.
+            let reading = kernels::read_speed(weights)?;
+            shares.push(speed * model.active_bytes() as f64 / reading);
+            readings.push(reading);
+        }
+    }
     let (tokens_per_second, stddev, median) = statistics(&samples);
     Ok(TestResult {
         test: name(test),
@@ -232,6 +268,8 @@ fn measure(model: &Model, test: &Test, args: &Args) -> Result<TestResult, Comman
         median,
         samples,
         outside_kernels: is_told.then(|| statistics(&outside).2),
+        share_of_reading: is_told.then(|| statistics(&shares).2),
+        readings,
     })
 }
 
@@ -296,17 +334,18 @@ fn table(data: &Data) -> String {
             let _ = writeln!(text, "| {} |", rules.collect::<Vec<_>>().join(" | "));
         }
     }
-    let generations = data.results.iter().filter_map(|r| Some((r, r.outside_kernels?)));
-    for (result, outside) in generations {
-        let read = result.median * *active_bytes as f64;
-        let limit = data.read_bytes_per_second.unwrap_or(f64::INFINITY);
+    let generations = data
+        .results
+        .iter()
+        .filter_map(|result| Some((result, result.outside_kernels?, result.share_of_reading?)));
+    for (result, outside, share) in generations {
         let _ = write!(
             text,
             "\n{}: weights at {}/s, {:.0} % of reading alone ({}/s); {:.0} % of the time outside of kernels",
             result.test,
-            Bytes(read as u64),
-            100.0 * read / limit,
-            Bytes(limit as u64),
+            Bytes((result.median * *active_bytes as f64) as u64),
+            100.0 * share,
+            Bytes(statistics(&result.readings).2 as u64),
             100.0 * outside,
         );
     }
