@@ -128,8 +128,10 @@ impl Runs<'_> {
     /// Prints our speeds beside the peers'.
     fn peers(&self) -> Result<ExitCode> {
         let flags = self.flags;
-        println!("| model | test | mlxk | threads | peer | speed | threads | ratio |");
-        println!("|---|---|---|---|---|---|---|---|");
+        println!(
+            "| model | test | mlxk | threads | peer | speed | threads | ratio | of reading alone | outside kernels |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|---|");
         for model in &MODELS {
             if flags.filter.as_ref().is_some_and(|filter| !model.name.contains(filter.as_str())) {
                 continue;
@@ -150,20 +152,29 @@ impl Runs<'_> {
         let peer = flags.peer_models(model)?;
         let (mut ours, mut theirs) =
             ([Speeds::new(), Speeds::new()], [Speeds::new(), Speeds::new()]);
+        let (mut shares, mut outside) = (Speeds::new(), Speeds::new());
         for round in 0..flags.rounds {
             for &threads in &flags.threads {
                 shell::step(&format!("{}, round {}, {threads} threads", model.name, round + 1));
                 let found = measure_ours(&self.mlxk, config, threads, work)?;
                 add(&mut ours, threads, [found.prompt, found.generate]);
+                shares.entry(threads).or_default().push(found.share);
+                outside.entry(threads).or_default().push(found.outside);
                 if let Some((bench, gguf)) = &peer {
                     add(&mut theirs, threads, measure_llama(bench, gguf, threads, work)?);
                 }
             }
         }
         let [prompt, generate] = work;
+        let threads = best(&ours[1]).map_or(0, |best| best.0);
+        let percent = |of: &Speeds| {
+            of.get(&threads).map_or(f64::NAN, |values| 100.0 * median(values.clone()))
+        };
+        let behind = format!(" {:.0} % | {:.0} % |", percent(&shares), percent(&outside));
         let tests = [format!("pp{prompt}"), format!("tg{generate} @ d{prompt}")];
-        for ((test, ours), theirs) in tests.iter().zip(&ours).zip(&theirs) {
-            println!("| {} | {test} |{}", model.name, row("llama.cpp", ours, theirs));
+        let behind = [" – | – |".to_owned(), behind];
+        for (((test, ours), theirs), behind) in tests.iter().zip(&ours).zip(&theirs).zip(&behind) {
+            println!("| {} | {test} |{}{behind}", model.name, row("llama.cpp", ours, theirs));
         }
         Ok(())
     }
@@ -222,11 +233,8 @@ impl Runs<'_> {
         let tests = [format!("pp{prompt}"), format!("tg{generate} @ d{prompt}")];
         for ((test, ours), theirs) in tests.iter().zip([ours.prompt, ours.generate]).zip(theirs) {
             let of = |threads, speed| Speeds::from([(threads, vec![speed])]);
-            println!(
-                "| {} | {test} |{}",
-                model.name,
-                row("mlx-lm", &of(threads, ours), &of(1, theirs))
-            );
+            let row = row("mlx-lm", &of(threads, ours), &of(1, theirs));
+            println!("| {} | {test} |{row} – | – |", model.name);
         }
         Ok(())
     }
@@ -260,7 +268,7 @@ impl Runs<'_> {
                 "| {name} | {:.1} | {:.1} GB/s | {:.0} % | {:.0} % | {:.2} |",
                 of(|ours| ours.generate),
                 of(Ours::bytes_per_second) / 1e9,
-                100.0 * of(|ours| ours.bytes_per_second() / ours.read),
+                100.0 * of(|ours| ours.share),
                 100.0 * of(|ours| ours.outside),
                 median(ratios),
             );
@@ -342,8 +350,8 @@ struct Ours {
     generate: f64,
     /// Bytes of the weights.
     size: f64,
-    /// Bytes per second that memory can be read at.
-    read: f64,
+    /// The part of plain reading's speed at which generation read them.
+    share: f64,
     /// The part of generation in which no kernel ran.
     outside: f64,
 }
@@ -376,7 +384,7 @@ fn measure_ours(mlxk: &Path, config: &Path, threads: u32, work: [u32; 2]) -> Res
             prompt: if work[0] == 0 { 0.0 } else { of("n_prompt", "median")? },
             generate: of("n_gen", "median")?,
             size: data["model"]["active_bytes"].as_f64()?,
-            read: data["read_bytes_per_second"].as_f64()?,
+            share: of("n_gen", "share_of_reading")?,
             outside: of("n_gen", "outside_kernels")?,
         })
     })();
