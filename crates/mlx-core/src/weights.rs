@@ -400,7 +400,12 @@ impl Weights {
         };
         let scales_shape = [rows, &[input_dims / group_size]].concat();
         let weight_shape = [rows, &[input_dims * bits / 32]].concat();
-        let weight = random::bits(&weight_shape, 4, Some(&next_key(key)?))?;
+        let mut weight = random::bits(&weight_shape, 4, Some(&next_key(key)?))?;
+        if mode == QuantMode::Mxfp8 {
+            // Trained ones are no NaNs and hardly ever subnormal: two exponents are as good as all.
+            let [others, exponents] = [0x8f8f_8f8f_u32, 0x3030_3030].map(Array::from);
+            weight = ops::bitwise_or(&ops::bitwise_and(&weight, &others)?, &exponents)?;
+        }
         let (scales, biases) = match mode {
             QuantMode::Affine => {
                 let scale = 0.08 / (1 << bits) as f32;

@@ -25,9 +25,7 @@ const AHEAD: usize = 8 * 1024;
 /// [`Format::place`] where halves or quarters of bytes come together, else the weights' own.
 pub(crate) struct Ordered {
     /// `[M, k_padded]`
-    x: Vec<f32>,
-    /// The only row once more, where 8-bit floats are taken as [`Level::widen_e4m3`] has them.
-    raised: Option<Raised>,
+    pub(super) x: Vec<f32>,
     pub(super) n_rows: usize,
     pub(super) k: usize,
     pub(super) format: Format,
@@ -52,7 +50,7 @@ impl Ordered {
                 _ => ordered.iter_mut().zip(x).for_each(|(ordered, x)| *ordered = x.to_f32()),
             }
         }
-        Ordered { raised: Raised::new(&ordered, n_rows, format), x: ordered, n_rows, k, format }
+        Ordered { x: ordered, n_rows, k, format }
     }
 
     /// Returns the rows that are named.
@@ -66,30 +64,12 @@ impl Ordered {
             x.extend_from_slice(&self.x[row * k_padded..][..k_padded]);
         }
         let n_rows = x.len() / k_padded;
-        let raised = Raised::new(&x, n_rows, self.format);
-        Ordered { x, raised, n_rows, ..*self }
+        Ordered { x, n_rows, ..*self }
     }
-}
 
-/// A row times a power of two that leaves its products with numbers of `2^-120` normal numbers.
-struct Raised {
-    x: Vec<f32>,
-    /// What products are to be multiplied with.
-    power: f64,
-}
-
-impl Raised {
-    fn new(x: &[f32], n_rows: usize, format: Format) -> Option<Raised> {
-        if n_rows != 1 || format != Format::Fp8 {
-            return None;
-        }
-        let largest = x.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest));
-        // To less than 2^120, in two steps, as one may be no number.
-        let exponent = 246 - (largest >> 23).max(1) as i32;
-        let factors = [exponent / 2, exponent - exponent / 2].map(|e| 2f32.powi(e));
-        let x = x.iter().map(|x| x * factors[0] * factors[1]).collect();
-        // Scales are those of twice the weight.
-        Some(Raised { x, power: 2f64.powi(121 - exponent) })
+    /// Tells whether it is one row for weights that are 8-bit floats, which are used as they are unpacked.
+    pub(super) fn is_one_of_fp8(&self) -> bool {
+        self.n_rows == 1 && self.format == Format::Fp8
     }
 }
 
@@ -101,9 +81,9 @@ pub(super) fn matmul<S: Scale>(
     rows: Range<usize>,
     out: &Out,
 ) {
-    match &x.raised {
-        Some(x) => part_of_one(isa, x, w, rows, out),
-        None => part_matmul(isa, &x.x, w, rows, out),
+    match x.is_one_of_fp8() {
+        true => part_of_one(isa, &x.x, w, rows, out),
+        false => part_matmul(isa, &x.x, w, rows, out),
     }
 }
 
@@ -152,18 +132,13 @@ fn part_matmul_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<
 }
 
 multiversion! {
-    fn part_of_one[S: Scale] = part_of_one_body(x: &Raised, w: &Rows<'_, S>, rows: Range<usize>, out: &Out)
+    fn part_of_one[S: Scale] = part_of_one_body(x: &[f32], w: &Rows<'_, S>, rows: Range<usize>, out: &Out)
 }
 
 /// Writes the products of one row with weights that are 8-bit floats, which are used as they are unpacked.
 #[inline(always)]
-fn part_of_one_body<L: Level, S: Scale>(
-    x: &Raised,
-    w: &Rows<'_, S>,
-    rows: Range<usize>,
-    out: &Out,
-) {
-    let x_runs = x.x.as_chunks::<RUN>().0;
+fn part_of_one_body<L: Level, S: Scale>(x: &[f32], w: &Rows<'_, S>, rows: Range<usize>, out: &Out) {
+    let x_runs = x.as_chunks::<RUN>().0;
     let (mut scales, mut biases) = (vec![0.0; w.n_groups()], vec![0.0; w.n_groups()]);
     let shift = (w.group_size / RUN).trailing_zeros();
     for n in rows {
@@ -184,8 +159,9 @@ fn part_of_one_body<L: Level, S: Scale>(
             sums[0] = run::<L>(&row.as_chunks().0[i], &x_runs[i], scales[i >> shift], sums[0]);
         }
         let sum: f32 = L::totals(&sums).iter().sum();
+        // Weights are divided by 2^8, and scales are those of twice the weight.
         // SAFETY: there is one row of activations, and `n` is in range.
-        unsafe { out.set(0, n, (f64::from(sum) * x.power) as f32) };
+        unsafe { out.set(0, n, sum * 512.0) };
     }
 }
 
@@ -318,8 +294,8 @@ pub(super) fn values<L: Level>(format: Format, bytes: &[u8; 64]) -> [f32; CHUNK]
             Format::Affine(_) => L::widen_u8(codes),
             // Twice the values; these powers of two move the exponent, subnormals included. With the
             // negative zero a zero keeps its sign.
-            Format::Fp4 => L::fma8(L::widen_e4m3(codes), [f32::from_bits(254 << 23); 8], [-0.0; 8]),
-            Format::Fp8 => L::fma8(L::widen_e4m3(codes), [f32::from_bits(248 << 23); 8], [-0.0; 8]),
+            Format::Fp4 => L::fma8(L::widen_e4m3(codes), [f32::from_bits(142 << 23); 8], [-0.0; 8]),
+            Format::Fp8 => L::fma8(L::widen_e4m3(codes), [f32::from_bits(136 << 23); 8], [-0.0; 8]),
         };
     }
     out

@@ -8,6 +8,7 @@
 //! What depends on the format is a handful of functions ([`Kernel`]), so that the rest is compiled once
 //! for each type of scales.
 
+pub(super) mod fp8;
 mod panels;
 mod unpack;
 
