@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 const DIR: &str = "mlx-lm/checkpoints";
 const FAMILIES: &str = "mlx-lm/families";
+/// Tokens of a chunk of `chunked`.
+const CHUNK: usize = 7;
 
 fn ids(value: &Value) -> Vec<u32> {
     value.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
@@ -97,6 +99,14 @@ fn check_case(root: &str, case: &Value, distances: &mut Vec<[f64; 2]>) -> Result
         tolerance
             .check(&decode, &table.get("decode").expect("decode"))
             .map_err(|e| what(e, "decode"))?;
+        if let Some(chunked) = table.get("chunked") {
+            let mut caches = model.make_cache();
+            let mut logits = Vec::new();
+            for chunk in input.chunks(CHUNK) {
+                logits = last_logits(&model, &mut caches, chunk).map_err(run)?;
+            }
+            tolerance.check(&logits, &chunked).map_err(|e| what(e, "chunked"))?;
+        }
         if let Some(exact) = table.get("prefill_f32") {
             // Of one prompt chance decides, so the bound is wide; over all, ours are to be the nearer.
             let reference = distance(&table.get("prefill").expect("prefill"), &exact);
@@ -113,7 +123,7 @@ fn check_case(root: &str, case: &Value, distances: &mut Vec<[f64; 2]>) -> Result
         if input.len() + greedy.len() > room {
             continue;
         }
-        for prefill_step in [2048, 7] {
+        for prefill_step in [2048, CHUNK] {
             let options = GenerateOptions {
                 max_tokens: Some(greedy.len()),
                 prefill_step,
@@ -124,7 +134,7 @@ fn check_case(root: &str, case: &Value, distances: &mut Vec<[f64; 2]>) -> Result
             let stream = session.generate(&input, &options).map_err(run)?;
             let tokens: Vec<u32> = stream.collect::<mlx_lm::Result<_>>().map_err(run)?;
             // Dynamic scaling gives other angles to other chunks, by design.
-            let is_dynamic = name == "llama-rope-dynamic" && prefill_step == 7;
+            let is_dynamic = name == "llama-rope-dynamic" && prefill_step == CHUNK;
             // Where types are narrow, logits that are as near as their rounding may change places.
             let is_tie = || match rounding {
                 Some(rounding) => are_greedy(&model, &input, &greedy, rounding).map_err(run),
