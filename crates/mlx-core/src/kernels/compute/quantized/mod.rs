@@ -127,11 +127,13 @@ impl Input {
         let mut products = Scratch::new(self.n_rows() * rows.len());
         let out = Out { data: products.as_mut_ptr(), first: rows.start, n: rows.len() };
         match (self, isa.0) {
-            // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
             #[cfg(target_arch = "x86_64")]
             (Input::Exact(x), Kind::Avx512)
                 if x.is_one_of_fp8() && w.group_size.is_multiple_of(avx512::fp8::GROUP) =>
-            unsafe { avx512::fp8::one(&x.x, w, rows, &out) },
+            {
+                // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
+                unsafe { avx512::fp8::one(&x.x, w, rows, &out) }
+            }
             (Input::Exact(x), _) => exact::matmul(isa, x, w, rows, &out),
             (Input::Fast(x), Kind::Scalar) => scalar::matmul(x, w, rows, &out),
             // SAFETY: a value of `Isa` is made only where the CPU has the instructions.

@@ -116,7 +116,8 @@ mod tests {
         };
         // Rows that have all kinds of weights, only plain ones, and a zero or a small one at some place.
         for k in [32, 64, 96, 160] {
-            let plain = |i: usize| (i * 37 % 120 + 8) as u8 | (i % 3 == 0) as u8 * 0x80;
+            let plain =
+                |i: usize| (i * 37 % 120 + 8) as u8 | if i.is_multiple_of(3) { 0x80 } else { 0 };
             let mut packed: Vec<u8> = (0..k).map(|i| (i * 41) as u8).collect();
             packed.extend((0..k).map(plain));
             for odd in [0, 1, 7, 0x80, 0x85] {
