@@ -29,6 +29,8 @@ mod gather;
 mod neon;
 mod scalar;
 mod sums;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
 pub(crate) use activations::Activations;
 pub(crate) use dequantize::dequantize_rows;

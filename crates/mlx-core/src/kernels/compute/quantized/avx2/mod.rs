@@ -16,6 +16,7 @@ pub(super) use self::unpack::arrange;
 
 use self::unpack::Unpack;
 use super::format::with_unpack;
+use super::vectors::{LINE, padded, prefetch, whole};
 use super::{Activations, CHUNK, Out, Rows, Scale};
 
 /// Rows and chunks of activations that stay in the first-level cache, half of which they take, while
@@ -26,9 +27,6 @@ const BLOCK_CHUNKS: usize = 16;
 /// Bytes ahead that a stream of weights is fetched, some rows as a rule: the CPU itself does not look
 /// beyond a page.
 const AHEAD: usize = 8 * 1024;
-
-/// What is fetched at once.
-const LINE: usize = 64;
 
 /// Products of a chunk, summed into the 32-bit lanes that the format tells groups by.
 #[inline]
@@ -165,8 +163,8 @@ unsafe fn products<S: Scale, const R: usize>(
         let end = (start + at_once).min(n_groups);
         let mut g = start;
         while g < end {
-            prefetch::<S, R>(scales, ahead + R * g);
-            prefetch::<S, R>(biases.unwrap_or_default(), ahead + R * g);
+            prefetch(scales, ahead + R * g, R * LANES);
+            prefetch(biases.unwrap_or_default(), ahead + R * g, R * LANES);
             let mask = first_lanes(end - g);
             // SAFETY: activations have groups for whole vectors, as `factors` do; behind several rows of
             // weights are such, too, which the mask takes away.
@@ -209,16 +207,6 @@ const VECTORS: usize = 2;
 /// Groups of a row whose scales are made at once, at most, and a vector of room.
 const FACTORS: usize = GROUPS * VECTORS * LANES + LANES;
 
-/// Fetches scales or biases of a few rows, if there are such.
-#[inline(always)]
-fn prefetch<S, const R: usize>(all: &[S], at: usize) {
-    let start = all.as_ptr().wrapping_add(at).cast::<i8>();
-    for line in 0..(R * LANES * size_of::<S>()).div_ceil(LINE) {
-        // SAFETY: a hint, which faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE)) };
-    }
-}
-
 /// Returns a vector of scales or biases.
 ///
 /// # Safety
@@ -226,30 +214,14 @@ fn prefetch<S, const R: usize>(all: &[S], at: usize) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn vector<S: Scale, const R: usize>(from: &[S], at: usize) -> __m256 {
-    if R == 1 {
-        return end_of(&from[at..]);
-    }
-    let mut wide = [0.0f32; LANES];
-    // SAFETY: the caller's promise; `wide` is of that size.
+    // SAFETY: the caller's promise; arrays are of that size.
     unsafe {
-        let from = &*from.as_ptr().add(at).cast::<[S; LANES]>();
-        for i in 0..LANES {
-            wide[i] = from[i].to_f32();
-        }
+        let wide: [f32; LANES] = match R {
+            1 => padded(&from[at..]),
+            _ => whole(from.as_ptr().add(at)),
+        };
         _mm256_loadu_ps(wide.as_ptr())
     }
-}
-
-/// Returns a vector of scales or biases, with zeros behind the last.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn end_of<S: Scale>(from: &[S]) -> __m256 {
-    let mut wide = [0.0f32; LANES];
-    for (wide, one) in wide.iter_mut().zip(from) {
-        *wide = one.to_f32();
-    }
-    // SAFETY: of that size.
-    unsafe { _mm256_loadu_ps(wide.as_ptr()) }
 }
 
 /// The mask of the first lanes.

@@ -19,13 +19,11 @@ pub(super) use self::panels::{LEAST_ROWS, PANEL};
 
 use self::unpack::Unpack;
 use super::format::with_unpack;
+use super::vectors::{LINE, padded, prefetch, whole};
 use super::{Activations, CHUNK, Format, Out, Rows, Scale};
 
 /// Bytes ahead that a stream of weights is fetched: the CPU itself does not look beyond a page.
 const AHEAD: usize = 8 * 1024;
-
-/// What is fetched at once.
-const LINE: usize = 64;
 
 /// # Safety
 /// The CPU has AVX-512 with BW, DQ, VL and VNNI; `rows` are below `w.n_rows`, and no other thread has
@@ -162,8 +160,8 @@ unsafe fn products<S: Scale, const R: usize>(
         let end = (start + at_once).min(n_groups);
         let mut g = start;
         while g < end {
-            prefetch::<S, R>(scales, ahead + R * g);
-            prefetch::<S, R>(biases, ahead + R * g);
+            prefetch(scales, ahead + R * g, R * LANES);
+            prefetch(biases, ahead + R * g, R * LANES);
             let mask = first_lanes(end - g);
             let at = m * x.groups_padded + g;
             // SAFETY: the masks read groups that the row has, `factors` are as long, and behind several
@@ -174,10 +172,8 @@ unsafe fn products<S: Scale, const R: usize>(
                 let x_sums = _mm512_mul_ps(x_sums, times);
                 for r in 0..R {
                     let at = r * n_groups + g;
-                    let [scales, biases] = match R {
-                        1 => [last(&scales[at..]), last(&biases[at..])],
-                        _ => [whole(scales.as_ptr().add(at)), whole(biases.as_ptr().add(at))],
-                    };
+                    let scales = vector::<S, R>(scales, at);
+                    let biases = vector::<S, R>(biases, at);
                     sums[r] = _mm512_mask3_fmadd_ps(biases, x_sums, sums[r], mask);
                     let factors = factors.of[r].as_mut_ptr().add(g - start);
                     _mm512_storeu_ps(factors, _mm512_mul_ps(scales, x_scales));
@@ -196,44 +192,21 @@ unsafe fn products<S: Scale, const R: usize>(
     }
 }
 
-/// Fetches scales or biases of a few rows, if there are such.
-#[inline(always)]
-fn prefetch<S, const R: usize>(all: &[S], at: usize) {
-    let start = all.as_ptr().wrapping_add(at).cast::<i8>();
-    for line in 0..(R * LANES * size_of::<S>()).div_ceil(LINE) {
-        // SAFETY: a hint, which faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE)) };
-    }
-}
-
 /// Returns a vector of scales or biases.
 ///
 /// # Safety
-/// So many are there.
+/// So many are there unless it is for one row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn whole<S: Scale>(from: *const S) -> __m512 {
-    let mut wide = [0.0f32; LANES];
-    // SAFETY: the caller's promise; `wide` is of that size.
+unsafe fn vector<S: Scale, const R: usize>(from: &[S], at: usize) -> __m512 {
+    // SAFETY: the caller's promise; arrays are of that size.
     unsafe {
-        let from = &*from.cast::<[S; LANES]>();
-        for i in 0..LANES {
-            wide[i] = from[i].to_f32();
-        }
+        let wide: [f32; LANES] = match R {
+            1 => padded(&from[at..]),
+            _ => whole(from.as_ptr().add(at)),
+        };
         _mm512_loadu_ps(wide.as_ptr())
     }
-}
-
-/// Returns a vector of scales or biases, with zeros behind the last.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn last<S: Scale>(from: &[S]) -> __m512 {
-    let mut wide = [0.0f32; LANES];
-    for (wide, one) in wide.iter_mut().zip(from) {
-        *wide = one.to_f32();
-    }
-    // SAFETY: of that size.
-    unsafe { _mm512_loadu_ps(wide.as_ptr()) }
 }
 
 /// `f32`s in a vector.
