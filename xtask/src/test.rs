@@ -1,8 +1,8 @@
 //! `cargo xtask test`: the test matrix.
 //!
 //! [`SUITES`] is the matrix; `--list` prints it. What runs when no suite is named needs no network
-//! and no model, and runs each test once. The others are run by name: selections of those tests,
-//! and live suites, which look at models that the user has.
+//! and no model, and runs each test once. The others are run by name: a slow one, selections of those
+//! tests, and live suites, which look at models that the user has.
 //!
 //! Every cargo command asks for the whole workspace with the default features and the dev profile,
 //! so that no crate is compiled twice.

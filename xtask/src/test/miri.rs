@@ -14,13 +14,23 @@ use crate::shell;
 /// A component of nightly toolchains alone.
 const TOOLCHAIN: &str = "+nightly";
 
-/// Each of millions of arguments, or sizes at which several threads take part: by the name of the test.
+/// By the name of the test: each of very many arguments, sizes at which several threads take part or
+/// which fill large tiles, one instruction set beside another, speed.
 const SKIPPED: &[&str] = &[
     "sines_are_rounded",
     "halves_become",
     "rounding_is_the_library_s",
     "exponentials_are_within",
+    "exp::tests::agree_with_float64",
     "several_threads_agree",
+    "shares_of_keys_are_merged",
+    "nothing_outside_of_a_window",
+    "chunks_are_the_whole",
+    "long_rows",
+    "many_rows",
+    "large_stacks",
+    "instruction_sets_agree",
+    "reading_is_brief",
 ];
 
 /// Says why Miri cannot be used here.
@@ -45,6 +55,6 @@ pub fn run() -> Result<()> {
         .env("EXPECTED_ISA", "scalar")
         // Threads of the pool are still there when the tests end; times and files are real.
         .env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-ignore-leaks")
-        .env("PROPTEST_CASES", "2");
+        .env("PROPTEST_CASES", "1");
     shell::run(&mut cargo)
 }

@@ -19,6 +19,8 @@ pub struct Suite {
 #[derive(Clone, Copy, PartialEq)]
 pub enum When {
     Always,
+    /// It takes longer than all the others together.
+    NamedAsSlow,
     /// Its tests are run by other suites already.
     NamedAsSelection,
     /// It looks at models that only the user has.
@@ -152,7 +154,7 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "miri",
         what: "the kernels' arithmetic in plain Rust, interpreted",
-        when: When::Always,
+        when: When::NamedAsSlow,
         need: &[Need::Miri],
         run: miri::run,
     },
@@ -336,6 +338,7 @@ pub fn list(suites: &[Suite]) -> String {
     let mut text = String::new();
     for (when, title) in [
         (When::Always, "Run when none is named:"),
+        (When::NamedAsSlow, "Slow, run when named:"),
         (When::NamedAsSelection, "Parts of those above, run when named:"),
         (When::NamedAsLive, "On models that you have, run when named:"),
     ] {

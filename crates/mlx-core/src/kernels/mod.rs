@@ -6,6 +6,7 @@
 //! and gradients use.
 
 mod activation;
+mod append;
 mod argmax;
 mod attention;
 mod cached_attention;
@@ -25,6 +26,7 @@ mod softmax;
 mod ssm;
 
 pub(crate) use activation::gated;
+pub(crate) use append::{append, has_append};
 pub(crate) use argmax::{argmax, has_argmax};
 pub(crate) use attention::{AttentionOptions, attention, has_attention};
 pub(crate) use cached_attention::{

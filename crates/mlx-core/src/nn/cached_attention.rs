@@ -100,22 +100,22 @@ impl KvRows {
         self.clone().map_into(|part| f(&part))
     }
 
-    /// Writes packed or dense rows like these from row `at` on; the memory is reused if there is no
-    /// other handle to it.
+    /// Writes packed or dense rows like these behind the first `len`. What lies there is of no meaning,
+    /// so on a CPU the memory is reused if there is no other handle to the arrays, whoever looks at views
+    /// of the first rows meanwhile.
     ///
     /// # Errors
     /// When the two are not alike, or there is no room.
-    pub fn write(self, rows: &KvRows, at: i32) -> Result<KvRows> {
+    pub fn append(self, rows: &KvRows, len: i32) -> Result<KvRows> {
         let mut parts = rows.parts().into_iter();
         self.map_into(|store| {
             let Some(rows) = parts.next() else {
                 return Err(Error::new(ErrorKind::InvalidArgument, "keys and values: not alike"));
             };
-            let mut stop = rows.shape().to_vec();
-            if let Some(stop) = stop.get_mut(2) {
-                *stop = stop.saturating_add(at);
+            match kernels::has_append(&store, rows, len)? {
+                true => kernels::append(store, rows, len, update_rows),
+                false => update_rows(&store, rows, len),
             }
-            store.slice_update(rows, &[0, 0, at, 0], &stop, &[1; 4])
         })
     }
 
@@ -151,6 +151,15 @@ impl KvRows {
         let text = format!("keys and values: {self:?} do not fit each other");
         Err(Error::new(ErrorKind::InvalidArgument, text))
     }
+}
+
+/// Returns the store with rows in it from row `at` on.
+fn update_rows(store: &Array, rows: &Array, at: i32) -> Result<Array> {
+    let mut stop = rows.shape().to_vec();
+    if let Some(stop) = stop.get_mut(2) {
+        *stop = stop.saturating_add(at);
+    }
+    store.slice_update(rows, &[0, 0, at, 0], &stop, &[1; 4])
 }
 
 /// Fails unless rows of `d` elements are whole groups of an affine format, and whole words.

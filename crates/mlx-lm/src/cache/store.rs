@@ -139,14 +139,14 @@ impl Store {
         let dtype = keys.dtype();
         self.reserve(&NewRows { batch, n, n_kv_heads, head_dim, value_dim, dtype })?;
         let Some([old_keys, old_values]) = self.rows.take() else { return Err(lost()) };
-        let write = |old: KvRows, rows: &Array| {
+        let append = |old: KvRows, rows: &Array| {
             let rows = match self.quantization {
                 Some(quantization) => KvRows::pack(rows, quantization)?,
                 None => KvRows::Dense(rows.clone()),
             };
-            old.write(&rows, self.len)
+            old.append(&rows, self.len)
         };
-        let rows = [write(old_keys, keys)?, write(old_values, values)?];
+        let rows = [append(old_keys, keys)?, append(old_values, values)?];
         self.len += n;
         let [keys, values] = &rows;
         let seen = (self.seen(keys, dtype)?, self.seen(values, dtype)?);

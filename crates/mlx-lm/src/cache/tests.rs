@@ -26,8 +26,8 @@ fn by_lending(cache: &mut dyn KvCache, new: &Array) -> Result<(Array, Array)> {
     let n = new.dim(2)?;
     let KvStore { keys, values, len, offset, skipped } =
         cache.lend(&new_rows(n, 4))?.expect("it lends");
-    let keys = keys.write(&KvRows::Dense(new.clone()), len)?;
-    let values = values.write(&KvRows::Dense((new * 2.0)?), len)?;
+    let keys = keys.append(&KvRows::Dense(new.clone()), len)?;
+    let values = values.append(&KvRows::Dense((new * 2.0)?), len)?;
     let seen = |rows: &KvRows| rows.to_dense(Dtype::Float32)?.at((.., .., ..len + n));
     let all = (seen(&keys)?, seen(&values)?);
     cache.put_back(KvStore { keys, values, len: len + n, offset: offset + n, skipped });

@@ -43,7 +43,7 @@ pub(super) fn by_ops(
             Some(quantization) => KvRows::pack(&rows, quantization)?,
             None => KvRows::Dense(rows),
         };
-        store.write(&rows, parts.len)
+        store.append(&rows, parts.len)
     };
     let (keys, values) = (append(keys, k)?, append(values, v)?);
     let seen = Seen::new(parts, l);

@@ -44,8 +44,14 @@ fn cases(n: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config { cases: default.cases.min(n), ..default }
 }
 
-/// What a size goes up to in random cases: `n`, or a little where an interpreter runs them.
+/// What a size goes up to in tests: `n`, or a little where an interpreter runs them.
 #[cfg(test)]
 const fn most(n: usize) -> usize {
-    if cfg!(miri) { n / 16 + 2 } else { n }
+    if cfg!(miri) && n > 8 { n / 16 + 2 } else { n }
+}
+
+/// The step through a table of cases: each of them, or one of `n` where an interpreter runs them.
+#[cfg(test)]
+const fn every(n: usize) -> usize {
+    if cfg!(miri) { n } else { 1 }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernels::compute::packed_rows::{PackedFormat, PackedParts, PackedStore, pack};
-use crate::kernels::compute::{cases, most};
+use crate::kernels::compute::{cases, every, most};
 
 /// What a case is made of, all sizes of it.
 #[derive(Clone, Copy, Debug)]
@@ -264,9 +264,12 @@ fn check<T: Element>(case: &Case, epsilon: f64) {
 }
 
 fn check_dtypes(case: &Case) {
-    check::<f32>(case, 0.0);
-    check::<f16>(case, 2.0f64.powi(-11));
     check::<bf16>(case, 2.0f64.powi(-8));
+    // What differs is how elements are read, which is looked at elsewhere; an interpreter is slow.
+    if !cfg!(miri) {
+        check::<f32>(case, 0.0);
+        check::<f16>(case, 2.0f64.powi(-11));
+    }
 }
 
 const MASKS: [Kind; 7] = [
@@ -281,13 +284,14 @@ const MASKS: [Kind; 7] = [
 
 #[test]
 fn depths_and_masks_of_few_and_many_queries() {
+    let mut all = vec![];
     for (d, dv) in [(1, 1), (7, 3), (64, 64), (80, 80), (128, 72), (24, 104)] {
         for (shared, l) in [(1, 1), (2, 1), (3, 1), (2, 2), (7, 1), (8, 1), (9, 1), (3, 23)] {
-            for mask in MASKS {
-                check_dtypes(&Case { shared, l, s: 101, d, dv, mask, ..Case::PLAIN });
-            }
+            let [d, dv, l, s] = [d, dv, l, 101].map(most);
+            all.extend(MASKS.map(|mask| Case { shared, l, s, d, dv, mask, ..Case::PLAIN }));
         }
     }
+    all.iter().step_by(every(89)).for_each(check_dtypes);
 }
 
 #[test]
@@ -302,12 +306,14 @@ fn shares_of_keys_are_merged() {
 
 #[test]
 fn queries_that_see_nothing_take_the_mean() {
-    for l in [3, 40, 200] {
+    let mut all = vec![];
+    for l in [3, most(40), most(200)] {
         for mask in [Kind::Causal, Kind::Window(2)] {
-            check_dtypes(&Case { l, s: 2, mask, ..Case::PLAIN });
-            check_dtypes(&Case { l, s: 60, shared: 2, mask, ..Case::PLAIN });
+            all.push(Case { l, s: 2, mask, ..Case::PLAIN });
+            all.push(Case { l, s: most(60), shared: 2, mask, ..Case::PLAIN });
         }
     }
+    all.iter().step_by(every(5)).for_each(check_dtypes);
     let case = Case { l: 5, s: 70, mask: Kind::Bool { per_head: true }, ..Case::PLAIN };
     let mut operands = Operands::<f32>::of(&case);
     operands.is_seen[70..140].fill(0);
@@ -320,9 +326,8 @@ fn queries_that_see_nothing_take_the_mean() {
 
 #[test]
 fn infinite_and_undefined_scores() {
-    let case = Case { l: 20, s: 70, mask: Kind::Additive { per_head: false }, ..Case::PLAIN };
-    for l in [1, 20] {
-        let case = Case { l, ..case };
+    for l in [1, most(48)] {
+        let case = Case { l, s: 70, mask: Kind::Additive { per_head: false }, ..Case::PLAIN };
         let mut operands = Operands::<f32>::of(&case);
         // The first query sees the last key alone.
         operands.bias[..69].fill(f32::NEG_INFINITY);
@@ -360,14 +365,14 @@ fn sizes_of_nothing() {
 
 #[test]
 fn rows_are_left_out() {
+    let mut all = vec![];
     for packed in [None, Some((4, 32)), Some((8, 64))] {
-        for (shared, l) in [(1, 1), (7, 1), (2, 9), (3, 30)] {
-            for mask in MASKS {
-                let case = Case { shared, l, s: 130, d: 64, dv: 64, mask, packed, ..Case::PLAIN };
-                check_dtypes(&Case { gap: 17, spare: 3, ..case });
-            }
+        for (shared, l) in [(1, 1), (7, 1), (2, most(9)), (3, most(30))] {
+            let case = Case { shared, l, s: most(130), d: 64, dv: 64, packed, ..Case::PLAIN };
+            all.extend(MASKS.map(|mask| Case { gap: 17, spare: 3, mask, ..case }));
         }
     }
+    all.iter().step_by(every(37)).for_each(check_dtypes);
 }
 
 /// Keys outside of a window, of which reading one would show.
@@ -466,9 +471,9 @@ proptest! {
 
     #[test]
     fn agrees_with_the_definition(
-        (b, kv, shared) in (1usize..3, 1usize..3, 1usize..10),
+        (b, kv, shared) in (1usize..3, 1usize..3, 1..most(16)),
         (l, s) in (1..most(70), 1..most(300)),
-        (d, dv) in (prop::sample::select(vec![1, 7, 64, 80, 128]), 1usize..90),
+        (d, dv) in (prop::sample::select(vec![1, 7, most(64), most(80), most(128)]), 1..most(90)),
         mask in 0usize..MASKS.len(),
         (has_sinks, is_capped) in any::<(bool, bool)>(),
         (spare, gap, seed) in (0usize..5, 0usize..9, any::<u32>()),

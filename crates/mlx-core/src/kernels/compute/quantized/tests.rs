@@ -3,6 +3,7 @@ mod stacks;
 use half::bf16;
 
 use super::*;
+use crate::kernels::compute::{cases, every, most};
 
 /// Numbers that look random and are the same each time.
 struct Noise(u64);
@@ -102,21 +103,25 @@ fn group_sizes(format: Format) -> &'static [usize] {
     if format == Format::Fp4 { &[16, 32] } else { &[32, 64, 128] }
 }
 
+/// Formats with their group sizes.
+fn formats() -> impl Iterator<Item = (Format, usize)> {
+    let pairs = |format| group_sizes(format).iter().map(move |&group_size| (format, group_size));
+    FORMATS.into_iter().flat_map(pairs).step_by(every(7))
+}
+
 #[test]
 fn products_are_near_the_exact_ones() {
-    for format in FORMATS {
-        for &group_size in group_sizes(format) {
-            let k = 3 * group_size.max(64);
-            let case = case(format, group_size, 3, 5, k);
-            let expected = exact(format, group_size, k, &case);
-            for (i, (y, (exact, size))) in
-                run(Isa::SCALAR, format, group_size, k, &case).iter().zip(&expected).enumerate()
-            {
-                // Half a step of 127 in each activation.
-                let bound = size.max(1.0) * 0.02;
-                let error = (f64::from(*y) - exact).abs();
-                assert!(error < bound, "{format:?} {group_size} at {i}: {y} {exact} {size}");
-            }
+    for (format, group_size) in formats() {
+        let k = 3 * group_size.max(64);
+        let case = case(format, group_size, 3, 5, k);
+        let expected = exact(format, group_size, k, &case);
+        for (i, (y, (exact, size))) in
+            run(Isa::SCALAR, format, group_size, k, &case).iter().zip(&expected).enumerate()
+        {
+            // Half a step of 127 in each activation.
+            let bound = size.max(1.0) * 0.02;
+            let error = (f64::from(*y) - exact).abs();
+            assert!(error < bound, "{format:?} {group_size} at {i}: {y} {exact} {size}");
         }
     }
 }
@@ -124,36 +129,34 @@ fn products_are_near_the_exact_ones() {
 #[test]
 fn instruction_sets_agree() {
     for isa in Isa::available() {
-        for format in FORMATS {
-            for &group_size in group_sizes(format) {
-                for (m, n, groups) in [
-                    (1, 1, 1),
-                    (1, 9, 2),
-                    (2, 4, 3),
-                    (4, 8, 5),
-                    (5, 7, 7),
-                    (13, 33, 9),
-                    (70, 19, 4),
-                    // Several blocks along the row, and panels that are not full.
-                    (1, 6, 35),
-                    (9, 3, 21),
-                    (19, 5, 35),
-                    // More than one panel of 32 rows, and tiles of 8, 4 and 1.
-                    (8, 40, 5),
-                    (13, 65, 11),
-                ] {
-                    let k = groups * group_size;
-                    let case = case(format, group_size, m, n, k);
-                    let expected = run(Isa::SCALAR, format, group_size, k, &case);
-                    let found = run(isa, format, group_size, k, &case);
-                    let size = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
-                    for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-                        assert!(
-                            (a - b).abs() <= 2e-5 * size.max(1.0),
-                            "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {a} {b}",
-                            isa.name()
-                        );
-                    }
+        for (format, group_size) in formats() {
+            for (m, n, groups) in [
+                (1, 1, 1),
+                (1, 9, 2),
+                (2, 4, 3),
+                (4, 8, 5),
+                (5, 7, 7),
+                (13, 33, 9),
+                (70, 19, 4),
+                // Several blocks along the row, and panels that are not full.
+                (1, 6, 35),
+                (9, 3, 21),
+                (19, 5, 35),
+                // More than one panel of 32 rows, and tiles of 8, 4 and 1.
+                (8, 40, 5),
+                (13, 65, 11),
+            ] {
+                let k = groups * group_size;
+                let case = case(format, group_size, m, n, k);
+                let expected = run(Isa::SCALAR, format, group_size, k, &case);
+                let found = run(isa, format, group_size, k, &case);
+                let size = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                    assert!(
+                        (a - b).abs() <= 2e-5 * size.max(1.0),
+                        "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {a} {b}",
+                        isa.name()
+                    );
                 }
             }
         }
@@ -164,24 +167,22 @@ fn instruction_sets_agree() {
 #[test]
 fn rows_do_not_see_their_neighbours() {
     for isa in Isa::available() {
-        for format in FORMATS {
-            for &group_size in group_sizes(format) {
-                for (m, n, groups) in [(1, 9, 3), (2, 5, 3), (3, 6, 1), (5, 35, 5)] {
-                    let k = groups * group_size;
-                    let mut case = case(format, group_size, m, n, k);
-                    let expected = run(isa, format, group_size, k, &case);
-                    for row in case.scales.chunks_exact_mut(groups).skip(1).step_by(2) {
-                        row.fill(bf16::INFINITY);
-                    }
-                    let found = run(isa, format, group_size, k, &case);
-                    for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-                        let is_same = a.to_bits() == b.to_bits() || i % n % 2 == 1;
-                        assert!(
-                            is_same,
-                            "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {a} {b}",
-                            isa.name()
-                        );
-                    }
+        for (format, group_size) in formats() {
+            for (m, n, groups) in [(1, 9, 3), (2, 5, 3), (3, 6, 1), (5, most(35), 5)] {
+                let k = groups * group_size;
+                let mut case = case(format, group_size, m, n, k);
+                let expected = run(isa, format, group_size, k, &case);
+                for row in case.scales.chunks_exact_mut(groups).skip(1).step_by(2) {
+                    row.fill(bf16::INFINITY);
+                }
+                let found = run(isa, format, group_size, k, &case);
+                for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                    let is_same = a.to_bits() == b.to_bits() || i % n % 2 == 1;
+                    assert!(
+                        is_same,
+                        "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {a} {b}",
+                        isa.name()
+                    );
                 }
             }
         }
@@ -192,20 +193,18 @@ fn rows_do_not_see_their_neighbours() {
 #[test]
 fn the_largest_products_do_not_overflow() {
     for isa in Isa::available() {
-        for format in FORMATS {
-            for &group_size in group_sizes(format) {
-                for (byte, sign, m) in
-                    [0x00, 0x77, 0xff].into_iter().flat_map(|b| [(b, 1.0, 1), (b, -1.0, 5)])
-                {
-                    let (n, k) = (3, 2 * group_size.max(64));
-                    let mut case = case(format, group_size, m, n, k);
-                    case.packed.fill(byte);
-                    case.x.fill(sign);
-                    let expected = run(Isa::SCALAR, format, group_size, k, &case);
-                    for (a, b) in run(isa, format, group_size, k, &case).iter().zip(&expected) {
-                        let close = (a - b).abs() <= 1e-3 * b.abs().max(1.0);
-                        assert!(close, "{} {format:?} {group_size} {byte}: {a} {b}", isa.name());
-                    }
+        for (format, group_size) in formats() {
+            for (byte, sign, m) in
+                [0x00, 0x77, 0xff].into_iter().flat_map(|b| [(b, 1.0, 1), (b, -1.0, 5)])
+            {
+                let (n, k) = (3, 2 * group_size.max(64));
+                let mut case = case(format, group_size, m, n, k);
+                case.packed.fill(byte);
+                case.x.fill(sign);
+                let expected = run(Isa::SCALAR, format, group_size, k, &case);
+                for (a, b) in run(isa, format, group_size, k, &case).iter().zip(&expected) {
+                    let close = (a - b).abs() <= 1e-3 * b.abs().max(1.0);
+                    assert!(close, "{} {format:?} {group_size} {byte}: {a} {b}", isa.name());
                 }
             }
         }
@@ -216,21 +215,19 @@ fn the_largest_products_do_not_overflow() {
 #[test]
 fn exact_products_are_those_of_float64() {
     for isa in Isa::available() {
-        for format in FORMATS {
-            for &group_size in group_sizes(format) {
-                for (m, n, groups) in [(1, 9, 1), (2, 3, 3), (5, 17, 5), (9, 4, 2)] {
-                    let k = groups * group_size;
-                    let case = case(format, group_size, m, n, k);
-                    let expected = exact(format, group_size, k, &case);
-                    let found = run_exact(isa, format, group_size, k, &case);
-                    for (i, (y, (exact, size))) in found.iter().zip(&expected).enumerate() {
-                        let error = (f64::from(*y) - exact).abs();
-                        assert!(
-                            error <= 1e-6 * size,
-                            "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {y} {exact}",
-                            isa.name()
-                        );
-                    }
+        for (format, group_size) in formats() {
+            for (m, n, groups) in [(1, 9, 1), (2, 3, 3), (5, most(17), 5), (9, 4, 2)] {
+                let k = groups * group_size;
+                let case = case(format, group_size, m, n, k);
+                let expected = exact(format, group_size, k, &case);
+                let found = run_exact(isa, format, group_size, k, &case);
+                for (i, (y, (exact, size))) in found.iter().zip(&expected).enumerate() {
+                    let error = (f64::from(*y) - exact).abs();
+                    assert!(
+                        error <= 1e-6 * size,
+                        "{} {format:?} {group_size} [{m}, {n}, {k}] at {i}: {y} {exact}",
+                        isa.name()
+                    );
                 }
             }
         }
@@ -270,12 +267,13 @@ fn rows_of_any_magnitude_meet_8_bit_floats() {
 #[test]
 fn layers_that_share_an_input_do_not_mix() {
     let (format, group_size, k) = (Format::Affine(4), 64, 192);
+    let sizes = [most(700), 5, most(64)];
     for isa in Isa::available() {
-        for m in [1, 3, 40] {
-            let cases = [700, 5, 64].map(|n| case(format, group_size, m, n, k));
+        for m in [1, 3, most(40)] {
+            let cases = sizes.map(|n| case(format, group_size, m, n, k));
             let x = &cases[0].x;
-            let biases = [700, 5, 64]
-                .map(|n| (0..n).map(|i| bf16::from_f32(i as f32 / 8.0)).collect::<Vec<_>>());
+            let biases =
+                sizes.map(|n| (0..n).map(|i| bf16::from_f32(i as f32 / 8.0)).collect::<Vec<_>>());
             for x in [Input::exact(x, k, format), Input::fast(isa, x, k, group_size, format)] {
                 let layers: [Layer<'_, _, bf16>; 3] = std::array::from_fn(|i| Layer {
                     w: weight(format, group_size, k, &cases[i]),
@@ -291,7 +289,7 @@ fn layers_that_share_an_input_do_not_mix() {
                     }
                 }
                 let layers = [layers[0], Layer { bias: None, ..layers[0] }];
-                let [mut a, mut b, mut gated] = [(); 3].map(|()| vec![bf16::NAN; m * 700]);
+                let [mut a, mut b, mut gated] = [(); 3].map(|()| vec![bf16::NAN; m * sizes[0]]);
                 matmul(isa, &x, &layers, &mut [&mut a, &mut b]);
                 gated_matmul(isa, &x, GatedActivation::Relu, layers, &mut gated);
                 for ((gated, a), b) in gated.iter().zip(&a).zip(&b) {
