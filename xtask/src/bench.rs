@@ -100,6 +100,9 @@ pub fn run(flags: &Bench) -> Result<ExitCode> {
     if flags.rounds == 0 || flags.threads.is_empty() {
         bail!("no rounds, or no numbers of threads");
     }
+    if let (Subject::List, Some(name)) = (flags.subject, flags.only_for_models()) {
+        bail!("`{name}` is for `bench cpu`; a list takes `--rounds` only");
+    }
     shell::step("building mlxk");
     shell::run(shell::cargo().args(["build", "--release", "--package", "mlxk-cli"]))?;
     let target = shell::target_dir()?;

@@ -123,6 +123,21 @@ pub struct Bench {
     pub filter: Option<String>,
 }
 
+impl Bench {
+    /// Names what was asked for that has nothing to do with lists.
+    pub fn only_for_models(&self) -> Option<&'static str> {
+        let asked = [
+            (self.llama.is_some(), "--llama"),
+            (self.mlx_lm.is_some(), "--mlx-lm"),
+            (self.modes, "--modes"),
+            (self.shapes, "--shapes"),
+            (self.threads != [1, 2], "--threads"),
+            (self.filter.is_some(), "FILTER"),
+        ];
+        asked.into_iter().find_map(|(is_there, name)| is_there.then_some(name))
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Subject {
@@ -130,4 +145,24 @@ pub enum Subject {
     Cpu,
     /// A list of many cached models, with the health of each
     List,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_no_use_for_lists_is_named() {
+        let name = |rest: &[&str]| {
+            let words = [&["xtask", "bench", "list"], rest].concat();
+            match Flags::try_parse_from(words).map(|flags| flags.task) {
+                Ok(Task::Bench(bench)) => bench.only_for_models(),
+                _ => panic!("{rest:?}"),
+            }
+        };
+        assert_eq!(name(&["--rounds", "3"]), None);
+        assert_eq!(name(&["--llama", "x"]), Some("--llama"));
+        assert_eq!(name(&["--threads", "4"]), Some("--threads"));
+        assert_eq!(name(&["0.5B"]), Some("FILTER"));
+    }
 }
