@@ -19,7 +19,7 @@ pub struct Suite {
 #[derive(Clone, Copy, PartialEq)]
 pub enum When {
     Always,
-    /// It takes longer than all the others together.
+    /// It takes as long as all the others together.
     NamedAsSlow,
     /// Its tests are run by other suites already.
     NamedAsSelection,

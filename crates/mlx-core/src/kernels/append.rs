@@ -38,8 +38,8 @@ impl HostKernel for Append {
         let (&[b, h, n, d], &[out_b, out_h, capacity, out_d]) = (rows.shape, out.shape) else {
             return Err(format!("rows {:?}, store {:?}", rows.shape, out.shape));
         };
-        let room = capacity - self.len;
-        if [b, h, d] != [out_b, out_h, out_d] || !(0..=capacity).contains(&self.len) || n > room {
+        let has_room = (0..=capacity).contains(&self.len) && n <= capacity - self.len;
+        if [b, h, d] != [out_b, out_h, out_d] || !has_room {
             return Err(format!("no room for rows {:?} in {:?}", rows.shape, out.shape));
         }
         let size = rows.dtype.size();
