@@ -253,21 +253,29 @@ fn check_case(path: &Path) -> Vec<String> {
 #[test]
 fn mlx_lm_and_transformers_load_what_we_write() {
     let loaded = json(&fixtures::path("mlx-lm/converted.json"));
-    let by = |who: &str| {
-        let results = loaded.as_object().expect("a map").values();
-        let (loads, fails): (Vec<_>, Vec<_>) =
-            results.filter_map(|result| result.get(who)?.as_str()).partition(|r| *r == "loads");
-        assert!(fails.is_empty(), "{who}: {fails:?}");
-        loads.len()
+    let loaded = loaded.as_object().expect("a map");
+    let fails: Vec<_> = loaded
+        .iter()
+        .flat_map(|(run, results)| {
+            results.as_object().expect("a map").iter().map(move |r| (run, r))
+        })
+        .filter(|(_, (_, result))| *result != "loads")
+        .collect();
+    assert!(fails.is_empty(), "{fails:?}");
+
+    // What a new case adds must have been shown to the others, too: see fixtures/gen/README.md.
+    let mut expected = BTreeSet::new();
+    for path in fixtures::path("mlx-lm/convert").read_dir().expect("a directory") {
+        let path = path.expect("an entry").path();
+        let case: Case = serde_json::from_value(json(&path)).expect("a case");
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        expected.extend(case.runs.keys().map(|run| format!("{stem}--{run}")));
+    }
+    let by = |who: &str| -> BTreeSet<String> {
+        loaded.iter().filter(|(_, r)| r.get(who).is_some()).map(|(run, _)| run.clone()).collect()
     };
-    let cases = fixtures::path("mlx-lm/convert").read_dir().expect("a directory");
-    let runs = cases.map(|case| {
-        let case: Case =
-            serde_json::from_value(json(&case.expect("a case").path())).expect("a case");
-        case.runs.len()
-    });
-    assert_eq!(by("mlx-lm"), runs.sum::<usize>());
-    assert!(by("transformers") >= 15);
+    assert_eq!(by("mlx-lm").symmetric_difference(&expected).collect::<Vec<_>>(), [""; 0]);
+    assert!(by("transformers").len() >= 15);
 }
 
 #[test]

@@ -120,10 +120,10 @@ impl Shape {
 
 /// The definition of an 8-bit float.
 fn e4m3(bits: u8) -> f64 {
-    let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f64::from(bits & 7) / 8.0);
+    let (exponent, mantissa) = (bits >> 3 & 15, f64::from(bits & 7) / 8.0);
     let magnitude = match exponent {
-        0 => mantissa * 2f64.powi(-6),
-        _ => (1.0 + mantissa) * 2f64.powi(exponent - 7),
+        0 => mantissa / 64.0,
+        _ => (1.0 + mantissa) * f64::from(1u32 << exponent) / 128.0,
     };
     if bits & 0x80 == 0 { magnitude } else { -magnitude }
 }
