@@ -263,17 +263,12 @@ fn agree_with_the_reference() {
 }
 
 /// Also in the layout that the family's own checkpoints have.
-///
-/// Left out are those in float8: ours compute in bfloat16 throughout, their reference mixes it with
-/// float32. What float8 means is tested beside the other formats.
 #[test]
 fn families_agree_with_the_reference() {
     let known: Vec<&str> = mlx_lm::models::model_types().collect();
     let is_known = |model_type: &str| known.contains(&model_type);
-    let is_float8 = |case: &Value| case["name"].as_str().is_some_and(|n| n.ends_with("-fp8"));
-    let (n, mut distances) = check_cases(FAMILIES, |case| {
-        case["model_type"].as_str().is_some_and(is_known) && !is_float8(case)
-    });
+    let (n, mut distances) =
+        check_cases(FAMILIES, |case| case["model_type"].as_str().is_some_and(is_known));
     assert!(n >= 15, "only {n} cases");
     // These are too few to judge by alone.
     distances.extend(check_cases(DIR, |case| case["dtype"] == "bfloat16").1);
