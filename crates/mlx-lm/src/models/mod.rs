@@ -197,7 +197,7 @@ pub const FAMILIES: &[Entry] = &[
         aliases: &["iquestcoder", "mistral", "xverse"],
         blocks: "attention, windows where the configuration has them",
         caches: "keys and values; keys and values of a window",
-        compared_with: "mlx-lm",
+        compared_with: "mlx-lm, transformers",
         family: llama::FAMILY,
     },
     Entry {
@@ -253,7 +253,7 @@ pub const FAMILIES: &[Entry] = &[
         aliases: &[],
         blocks: "attention with biases",
         caches: "keys and values",
-        compared_with: "mlx-lm",
+        compared_with: "mlx-lm, transformers",
         family: qwen2::FAMILY,
     },
     Entry {
@@ -261,7 +261,7 @@ pub const FAMILIES: &[Entry] = &[
         aliases: &[],
         blocks: "attention with head norms",
         caches: "keys and values",
-        compared_with: "mlx-lm",
+        compared_with: "mlx-lm, transformers",
         family: qwen3::FAMILY,
     },
     Entry {

@@ -38,6 +38,9 @@ fn shown(dir: &str, case: &Value) -> Vec<String> {
     }
     if case["layout"] == "published" {
         shown.push("published layout".to_owned());
+        let config = fixtures::json(&format!("{dir}/config.json"));
+        let method = &config["quantization_config"]["quant_method"];
+        shown.extend(method.as_str().map(str::to_owned));
     }
     let expected = fixtures::json(&format!("{dir}/expected.json"));
     if expected.get("batch").is_some_and(|batch| !batch.is_null()) {
