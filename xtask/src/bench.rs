@@ -159,7 +159,7 @@ impl Runs<'_> {
         for round in 0..flags.rounds {
             for &threads in &flags.threads {
                 shell::step(&format!("{}, round {}, {threads} threads", model.name, round + 1));
-                let found = measure_ours(&self.mlxk, config, threads, work)?;
+                let found = self.measure_ours(config, threads, work)?;
                 add(&mut ours, threads, [found.prompt, found.generate]);
                 shares.entry(threads).or_default().push(found.share);
                 outside.entry(threads).or_default().push(found.outside);
@@ -201,8 +201,8 @@ impl Runs<'_> {
             let (mut found, mut ratios) = (Vec::new(), Vec::new());
             for round in 0..self.flags.rounds {
                 shell::step(&format!("{name}, round {}", round + 1));
-                let one = measure_ours(&self.mlxk, &config, threads, WORK)?;
-                let other = measure_ours(&self.mlxk, &base, threads, WORK)?;
+                let one = self.measure_ours(&config, threads, WORK)?;
+                let other = self.measure_ours(&base, threads, WORK)?;
                 ratios.push(other.bytes_per_second() / one.bytes_per_second());
                 found.push(one);
             }
@@ -231,7 +231,7 @@ impl Runs<'_> {
         shell::step(&format!("{}, mlx-lm", model.name));
         let theirs = measure_mlx_lm(python, config, WORK)?;
         let threads = *self.flags.threads.iter().max().unwrap_or(&1);
-        let ours = measure_ours(&self.mlxk, config, threads, WORK)?;
+        let ours = self.measure_ours(config, threads, WORK)?;
         let [prompt, generate] = WORK;
         let tests = [format!("pp{prompt}"), format!("tg{generate} @ d{prompt}")];
         for ((test, ours), theirs) in tests.iter().zip([ours.prompt, ours.generate]).zip(theirs) {
@@ -261,8 +261,8 @@ impl Runs<'_> {
             let (mut found, mut ratios) = (Vec::new(), Vec::new());
             for round in 0..self.flags.rounds {
                 shell::step(&format!("{name}, round {}", round + 1));
-                let one = measure_ours(&self.mlxk, &config, threads, WORK)?;
-                let base = measure_ours(&self.mlxk, &four, threads, WORK)?;
+                let one = self.measure_ours(&config, threads, WORK)?;
+                let base = self.measure_ours(&four, threads, WORK)?;
                 ratios.push(base.bytes_per_second() / one.bytes_per_second());
                 found.push(one);
             }
@@ -277,6 +277,37 @@ impl Runs<'_> {
             );
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn measure_ours(&self, config: &Path, threads: u32, work: [u32; 2]) -> Result<Ours> {
+        let [prompt, generate] = work.map(|n| n.to_string());
+        let repetitions = if work[0] > 1000 { "1" } else { "3" };
+        let isa = self.flags.isa.iter().flat_map(|isa| ["--isa", isa]);
+        let text = shell::output(
+            Command::new(&self.mlxk)
+                .args(["bench", "--json", "-r", repetitions])
+                .args(["-p", &prompt, "-n", &generate, "-d", &prompt])
+                .args(isa)
+                .args(["--threads", &threads.to_string(), "--synthetic"])
+                .arg(config),
+        )?;
+        let report: Value = serde_json::from_str(&text).context("mlxk bench --json")?;
+        let data = &report["data"];
+        let results = data["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let of = |key: &str, field: &str| {
+            let result = results.iter().find(|result| result[key].as_u64().is_some_and(|n| n > 0));
+            result.and_then(|result| result[field].as_f64())
+        };
+        let found = (|| {
+            Some(Ours {
+                prompt: if work[0] == 0 { 0.0 } else { of("n_prompt", "median")? },
+                generate: of("n_gen", "median")?,
+                size: data["model"]["active_bytes"].as_f64()?,
+                share: of("n_gen", "share_of_reading")?,
+                outside: of("n_gen", "outside_kernels")?,
+            })
+        })();
+        found.with_context(|| format!("mlxk bench --json has no figures: {text}"))
     }
 
     fn write_config(&self, name: &str, shape: Shape, weights: Weights) -> Result<PathBuf> {
@@ -363,35 +394,6 @@ impl Ours {
     fn bytes_per_second(&self) -> f64 {
         self.generate * self.size
     }
-}
-
-fn measure_ours(mlxk: &Path, config: &Path, threads: u32, work: [u32; 2]) -> Result<Ours> {
-    let [prompt, generate] = work.map(|n| n.to_string());
-    let repetitions = if work[0] > 1000 { "1" } else { "3" };
-    let text = shell::output(
-        Command::new(mlxk)
-            .args(["bench", "--json", "-r", repetitions])
-            .args(["-p", &prompt, "-n", &generate, "-d", &prompt])
-            .args(["--threads", &threads.to_string(), "--synthetic"])
-            .arg(config),
-    )?;
-    let report: Value = serde_json::from_str(&text).context("mlxk bench --json")?;
-    let data = &report["data"];
-    let results = data["results"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let of = |key: &str, field: &str| {
-        let result = results.iter().find(|result| result[key].as_u64().is_some_and(|n| n > 0));
-        result.and_then(|result| result[field].as_f64())
-    };
-    let found = (|| {
-        Some(Ours {
-            prompt: if work[0] == 0 { 0.0 } else { of("n_prompt", "median")? },
-            generate: of("n_gen", "median")?,
-            size: data["model"]["active_bytes"].as_f64()?,
-            share: of("n_gen", "share_of_reading")?,
-            outside: of("n_gen", "outside_kernels")?,
-        })
-    })();
-    found.with_context(|| format!("mlxk bench --json has no figures: {text}"))
 }
 
 /// Tokens of a prompt and behind it, where each takes seconds.

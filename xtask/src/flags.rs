@@ -119,6 +119,9 @@ pub struct Bench {
     /// Numbers of threads to try, separated by commas
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2")]
     pub threads: Vec<u32>,
+    /// The CPU's instructions that ours compute with, as `mlxk bench --isa` takes them
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<String>,
     /// Only models whose name contains this text
     pub filter: Option<String>,
 }
@@ -132,6 +135,7 @@ impl Bench {
             (self.modes, "--modes"),
             (self.shapes, "--shapes"),
             (self.threads != [1, 2], "--threads"),
+            (self.isa.is_some(), "--isa"),
             (self.filter.is_some(), "FILTER"),
         ];
         asked.into_iter().find_map(|(is_there, name)| is_there.then_some(name))
@@ -163,6 +167,7 @@ mod tests {
         assert_eq!(name(&["--rounds", "3"]), None);
         assert_eq!(name(&["--llama", "x"]), Some("--llama"));
         assert_eq!(name(&["--threads", "4"]), Some("--threads"));
+        assert_eq!(name(&["--isa", "avx2"]), Some("--isa"));
         assert_eq!(name(&["0.5B"]), Some("FILTER"));
     }
 }

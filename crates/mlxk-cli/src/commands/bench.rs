@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use mlx_lm::bench::Generation;
-use mlx_lm::core::kernels::{self, Arithmetic, KernelOptions};
+use mlx_lm::core::kernels::{self, Arithmetic, Isa, KernelOptions};
 use mlx_lm::core::{Array, Device, Dtype, MLX_VERSION, memory};
 use mlx_lm::load::{LoadOptions, Model};
 use schemars::JsonSchema;
@@ -65,6 +65,18 @@ pub(crate) struct Args {
     /// Sum products with quantized weights in float32 on a CPU, not of activations in 8 bits
     #[arg(long)]
     exact: bool,
+
+    /// Compute with these instructions of the CPU instead of the best that it has: scalar, avx2, avx512
+    /// or neon
+    #[arg(long, value_name = "NAME", value_parser = isa)]
+    isa: Option<Isa>,
+}
+
+fn isa(name: &str) -> Result<Isa, String> {
+    Isa::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+        format!("this CPU has {}", names.join(", "))
+    })
 }
 
 /// `data` of the envelope.
@@ -73,6 +85,8 @@ pub(crate) struct Args {
 pub(crate) struct Data {
     model: ModelInfo,
     device: String,
+    /// The instructions that kernels computed with; on a CPU only.
+    isa: Option<&'static str>,
     cli_version: &'static str,
     mlx_version: &'static str,
     results: Vec<TestResult>,
@@ -121,14 +135,15 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
     let weights = read_weights(&model);
     memory::reset_peak()?;
     let arithmetic = if args.exact { Arithmetic::Exact } else { Arithmetic::Fast };
-    let options = KernelOptions { arithmetic, ..kernels::options() };
+    let isa = args.isa.unwrap_or(kernels::options().isa);
+    let options = KernelOptions { arithmetic, isa };
     let results = kernels::with_options(options, || {
         tests
             .iter()
             .map(|test| measure(&model, &weights, test, args))
             .collect::<Result<Vec<_>, _>>()
     })?;
-    let config = model.config();
+    let (config, device) = (model.config(), Device::default_device());
     let peak_memory_bytes = memory::peak()?;
     let readings = results.iter().flat_map(|result| result.readings.iter().copied());
     let readings: Vec<f64> = readings.collect();
@@ -143,7 +158,8 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<(), CommandError> {
             size_bytes: model.weight_bytes(),
             active_bytes: model.active_bytes(),
         },
-        device: format!("{:?}", Device::default_device()).to_lowercase(),
+        device: format!("{device:?}").to_lowercase(),
+        isa: (device == Device::Cpu).then(|| isa.name()),
         cli_version: CLI_VERSION,
         mlx_version: MLX_VERSION,
         results,
@@ -350,7 +366,8 @@ fn table(data: &Data) -> String {
         );
     }
     let peak = Bytes(data.peak_memory_bytes as u64);
-    let _ = writeln!(text, "\npeak memory: {peak}; MLX {MLX_VERSION}, mlxk {CLI_VERSION}");
+    let isa = data.isa.map(|isa| format!(", {isa}")).unwrap_or_default();
+    let _ = writeln!(text, "\npeak memory: {peak}; MLX {MLX_VERSION}, mlxk {CLI_VERSION}{isa}");
     text
 }
 

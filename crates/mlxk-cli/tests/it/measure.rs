@@ -77,6 +77,24 @@ fn bench_reports_each_test() {
 }
 
 #[test]
+fn instructions_are_chosen_among_those_there() {
+    let model = TinyModel::new();
+    let bench = |isa: &[&str]| {
+        let args = ["bench", model.arg(), "-p", "8", "-n", "2", "-r", "1", "--json"];
+        run(args.into_iter().chain(isa.iter().copied()))
+    };
+    let best = bench(&[]).data()["isa"].clone();
+    let ran = bench(&["--isa", "sse"]);
+    assert_eq!(ran.code, Some(2));
+    let there = ran.stderr.split_once("this CPU has ").expect("a list").1;
+    let there: Vec<&str> = there.lines().next().unwrap_or_default().split(", ").collect();
+    assert_eq!((there.first(), there.last().copied()), (Some(&"scalar"), best.as_str()));
+    for isa in there {
+        assert_eq!(bench(&["--isa", isa]).data()["isa"], isa);
+    }
+}
+
+#[test]
 fn synthetic_weights_have_the_shape_of_the_model() {
     for checkpoint in ["llama-f32", "llama-affine4", "qwen3-mxfp4"] {
         let model = TinyModel::of(checkpoint, "tiny");
