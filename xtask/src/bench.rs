@@ -164,7 +164,11 @@ impl Runs<'_> {
                 shares.entry(threads).or_default().push(found.share);
                 outside.entry(threads).or_default().push(found.outside);
                 if let Some((bench, gguf)) = &peer {
-                    add(&mut theirs, threads, measure_llama(bench, gguf, threads, work)?);
+                    // Not every program of that kind takes long prompts.
+                    match measure_llama(bench, gguf, threads, work) {
+                        Ok(found) => add(&mut theirs, threads, found),
+                        Err(error) => eprintln!("{}: {error:#}", model.name),
+                    }
                 }
             }
         }

@@ -131,10 +131,17 @@ impl Input {
         match (self, isa.0) {
             #[cfg(target_arch = "x86_64")]
             (Input::Exact(x), Kind::Avx512)
-                if x.is_one_of_fp8() && w.group_size.is_multiple_of(avx512::fp8::GROUP) =>
+                if x.is_one_of_fp8() && w.group_size.is_multiple_of(vectors::FP8_GROUP) =>
             {
                 // SAFETY: a value of `Isa` is made only where the CPU has the instructions.
                 unsafe { avx512::fp8::one(&x.x, w, rows, &out) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Input::Exact(x), Kind::Avx2)
+                if x.is_one_of_fp8() && w.group_size.is_multiple_of(vectors::FP8_GROUP) =>
+            {
+                // SAFETY: as above.
+                unsafe { avx2::fp8::one(&x.x, w, rows, &out) }
             }
             (Input::Exact(x), _) => exact::matmul(isa, x, w, rows, &out),
             (Input::Fast(x), Kind::Scalar) => scalar::matmul(x, w, rows, &out),

@@ -7,6 +7,9 @@ use super::Scale;
 /// What is fetched at once.
 pub(super) const LINE: usize = 64;
 
+/// 8-bit floats that have one scale at least.
+pub(super) const FP8_GROUP: usize = 32;
+
 /// Fetches `n` from `at` on, if there are such.
 #[inline(always)]
 pub(super) fn prefetch<S>(all: &[S], at: usize, n: usize) {

@@ -4,10 +4,12 @@
 //! What depends on the format is a handful of functions ([`Kernel`]), so that the rest is compiled once
 //! for each type of scales.
 
+pub(super) mod fp8;
 mod panels;
 mod unpack;
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice;
 
@@ -157,7 +159,9 @@ unsafe fn products<S: Scale, const R: usize>(
     let biases = w.biases.get(n * n_groups..).filter(|biases| !biases.is_empty());
     let offset = _mm256_set1_ps(w.format.offset());
     let mut sums = [_mm256_setzero_ps(); R];
-    let mut factors = [[0.0f32; FACTORS]; R];
+    // Written below as far as it is read; clearing it all would take longer than that.
+    let mut factors = MaybeUninit::<[[f32; FACTORS]; R]>::uninit();
+    let factors = factors.as_mut_ptr().cast::<f32>();
     let mut start = 0;
     while start < n_groups {
         let end = (start + at_once).min(n_groups);
@@ -180,14 +184,19 @@ unsafe fn products<S: Scale, const R: usize>(
                     };
                     let biases = _mm256_fmadd_ps(scales, offset, biases);
                     sums[r] = _mm256_fmadd_ps(biases, x_sums, sums[r]);
-                    let factors = factors[r].as_mut_ptr().add(g - start);
+                    let factors = factors.add(r * FACTORS + g - start);
                     _mm256_storeu_ps(factors, _mm256_mul_ps(scales, x_scales));
                 }
             }
             g += LANES;
         }
+        for r in 0..R {
+            // SAFETY: a row has room for a vector behind `at_once`. The last chunk's groups are read as
+            // part of a vector.
+            unsafe { _mm256_storeu_ps(factors.add(r * FACTORS + g - start), _mm256_setzero_ps()) };
+        }
         let chunks = start * w.group_size / CHUNK..(end * w.group_size).div_ceil(CHUNK);
-        let factors = Factors { scales: factors.as_ptr().cast(), stride: FACTORS };
+        let factors = Factors { scales: factors, stride: FACTORS };
         // SAFETY: so many rows and groups are there.
         let products = unsafe { sum(x, &bare, [n, 0], chunks, factors) };
         for r in 0..R {

@@ -4,11 +4,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{AHEAD, LANES, LINE};
+use super::{AHEAD, LANES};
+use crate::kernels::compute::quantized::vectors::{FP8_GROUP as GROUP, LINE};
 use crate::kernels::compute::quantized::{Out, Rows, Scale};
-
-/// Weights that have one scale at least.
-pub(in crate::kernels::compute::quantized) const GROUP: usize = 32;
 
 /// Writes the products of `x` with some rows of weights.
 ///
@@ -101,38 +99,4 @@ fn plain(packed: __m128i) -> __m512 {
 fn any(packed: __m128i) -> __m512 {
     let bits = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(packed));
     _mm512_cvtph_ps(_mm256_and_si256(bits, _mm256_set1_epi16(0xbf80_u16 as i16)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::compute::isa::{Isa, Kind};
-    use crate::kernels::compute::quantized::{E8m0, Format, Input};
-
-    #[test]
-    fn all_weights_are_widened_alike() {
-        let Some(isa) = Isa::available().into_iter().find(|isa| isa.0 == Kind::Avx512) else {
-            return;
-        };
-        // Rows that have all kinds of weights, only plain ones, and a zero or a small one at some place; none
-        // so great that the small ones were lost beside it.
-        for k in [32, 64, 96, 160] {
-            let plain =
-                |i: usize| (i * 37 % 24 + 8) as u8 | if i.is_multiple_of(3) { 0x80 } else { 0 };
-            let mut packed: Vec<u8> = (0..k).map(|i| (i * 41) as u8 & 0x9f).collect();
-            packed.extend((0..k).map(plain));
-            for odd in [0, 1, 7, 0x80, 0x85] {
-                packed.extend((0..k).map(|i| if i == odd as usize % k { odd } else { plain(i) }));
-            }
-            let codes: Vec<u8> = (0..packed.len() / 32).map(|i| 127 + i as u8 % 2).collect();
-            let w = Rows::new(Format::Fp8, 32, k, &packed, E8m0::slice(&codes), &[]);
-            let w = w.expect("sizes fit");
-            let x: Vec<f32> = (0..k).map(|i| 1.0 + 0.5 * (i as f32).sin()).collect();
-            let x = Input::exact(&x, k, Format::Fp8);
-            let [by_isa, by_rule] = [isa, Isa::SCALAR].map(|isa| x.products(isa, &w, 0..w.n_rows));
-            for (a, b) in by_isa.iter().zip(by_rule.iter()) {
-                assert!((a - b).abs() <= 1e-4, "{k}: {a} {b}");
-            }
-        }
-    }
 }
